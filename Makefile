@@ -1,0 +1,59 @@
+# What a person types.  GNU make; each step that fails ends with a sentence of its own.
+MAKEFLAGS += --no-print-directory --silent
+.DEFAULT_GOAL := help
+.PHONY: help install controller payload up down demo test check lock clean
+
+# The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
+PYTHON ?=
+BIN := .venv/bin
+
+define environment
+	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        exec $$python tasks/local/environments.py $(1); \
+	    fi; \
+	done; \
+	echo "No Python 3.11 or newer answers to: $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)." \
+	     "Install one (on Debian and Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3." >&2; \
+	exit 9
+endef
+
+help:            ## what can be typed
+	sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: controller payload ## both environments: .venv and serve/.venv
+
+controller:      ## the environment that flows, tasks and tests run in (.venv)
+	$(call environment,controller)
+
+payload:         ## the environment that Ray Serve and vLLM run in (serve/.venv)
+	$(call environment,payload)
+
+up: install      ## start the embedded stack
+	$(BIN)/slipway up
+
+down: controller ## stop it; data stays under .slipway
+	$(BIN)/slipway down
+
+demo: install    ## watch three releases of one service; KEEP=1 leaves the stack up
+	$(BIN)/slipway demo $(if $(filter 1,$(KEEP)),--keep)
+
+test: install    ## every test, the slow ones too
+	$(BIN)/python -m pytest
+
+check: controller ## lint, format, types, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+COMPILE := .tools/uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url $(if $(UPGRADE),--upgrade)
+
+lock: controller ## resolve the locks again; UPGRADE=1 takes newer versions of what is not pinned
+	$(COMPILE) --universal --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --universal --override serve/requirements-cpu.overrides serve/requirements-cpu.in --output-file serve/requirements-cpu.lock
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 serve/requirements-gpu.in --output-file serve/requirements-gpu.lock
+
+clean:           ## stop the stack and remove what make and the stack made, but for the downloads
+	if [ -x $(BIN)/slipway ]; then $(BIN)/slipway down --wipe; fi
+	rm -rf .venv serve/.venv .tools .slipway .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""How each step is done: public modules hold Prefect tasks, private ones are free of Prefect."""

@@ -1,0 +1,182 @@
+"""The values that cross boundaries: frozen, versioned, and equal after a round trip through JSON.
+
+Everything durable or sent between processes is one of these, so that what was decided can be read back and
+judged again by another process.  Times are UTC and ISO 8601; sizes are bytes; durations are seconds.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Value(BaseModel):
+    """A frozen value with no unknown fields; ``to_json`` is stable and ends in a newline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> bytes:
+        """Return the canonical UTF-8 bytes of this value."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Self:
+        """Read back what ``to_json`` wrote; raises ``pydantic.ValidationError``."""
+        return cls.model_validate_json(data)
+
+
+class Verdict(StrEnum):
+    """What a check says: could not measure is neither pass nor fail."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class CheckResult(Value):
+    """One check's verdict with the evidence a person needs to agree or disagree."""
+
+    name: str
+    verdict: Verdict
+    summary: str
+    evidence: tuple[str, ...] = ()
+    measured: dict[str, float] = {}
+
+
+class FileEntry(Value):
+    """One file of a commit.  ``git_sha1`` is the Hub's blob id where it declares no sha256."""
+
+    path: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+    git_sha1: Commit | None = None
+
+
+class Manifest(Value):
+    """The files of one commit in the store; written last, so that no manifest means not there."""
+
+    version: int = 1
+    model: str
+    commit: Commit
+    source: str
+    created_at: datetime
+    files: tuple[FileEntry, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Return the size of all files together, in bytes."""
+        return sum(file.size for file in self.files)
+
+
+class Release(Value):
+    """An immutable numbered pair of a service spec and a commit; ``name`` is ``chat-r7``."""
+
+    service: str
+    number: Annotated[int, Field(ge=1)]
+    model: str
+    commit: Commit
+    hub: str
+    spec: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return the release's name, unique in its service for ever."""
+        return f"{self.service}-r{self.number}"
+
+
+class StepName(StrEnum):
+    """The steps of a release in their order, then the steps that undo one."""
+
+    MIRROR = "mirror"
+    START = "start"
+    READY = "ready"
+    SMOKE = "smoke"
+    QUALITY = "quality"
+    SHIFT = "shift"
+    BAKE = "bake"
+    TIDY = "tidy"
+    MOVE_BACK = "move_back"
+    REMOVE = "remove"
+
+
+class StepState(StrEnum):
+    """A step is recorded before its side effect (intent) and again after it (outcome)."""
+
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Step(Value):
+    """What became of one step; repeated, it keeps its first start."""
+
+    name: StepName
+    state: StepState
+    started_at: datetime
+    ended_at: datetime | None = None
+    detail: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the step took, 0 while it runs."""
+        return (self.ended_at - self.started_at).total_seconds() if self.ended_at else 0.0
+
+
+class Outcome(StrEnum):
+    """How a release ended."""
+
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+class Failure(Value):
+    """Why a release is being undone: ``refused`` by a check or rule, or ``failed`` by a fault."""
+
+    step: StepName | None
+    outcome: Outcome
+    reason: str
+
+
+class Progress(Value):
+    """One release on its way, or, with an outcome, at its end."""
+
+    release: Release
+    run: str
+    reason: str = ""
+    opened_at: datetime
+    closed_at: datetime | None = None
+    steps: tuple[Step, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    failure: Failure | None = None
+    outcome: Outcome | None = None
+
+    def step(self, name: StepName) -> Step | None:
+        """Return what is recorded of the step, if anything."""
+        return next((step for step in self.steps if step.name is name), None)
+
+    def done(self, name: StepName) -> bool:
+        """Return whether the step has ended well."""
+        step = self.step(name)
+        return step is not None and step.state is StepState.DONE
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds by step, in the order the steps began."""
+        return {step.name.value: round(step.seconds, 1) for step in self.steps}
+
+
+class ServiceRecord(Value):
+    """The durable state of one service: what is live, what is kept warm, what is on its way."""
+
+    version: int = 1
+    service: str
+    next_number: Annotated[int, Field(ge=1)] = 1
+    live: Release | None = None
+    previous: Release | None = None
+    current: Progress | None = None
+    past: tuple[Progress, ...] = ()

@@ -1,0 +1,72 @@
+"""The service spec: what fits is read, what does not is told with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BadInput, NotFound
+from tasks.spec import ServiceSpec, load_spec, parse_spec, service_names
+
+SMALLEST = "service: chat\nmodel: org/name\n"
+
+
+def test_two_lines_are_a_spec() -> None:
+    """Everything but the name and the model has a default that works."""
+    spec = parse_spec(SMALLEST, "chat.yaml")
+
+    assert ("main", 1, 900) == (spec.ref, spec.resources.replicas, spec.deadlines.ready)
+
+
+def test_a_spec_is_equal_after_a_round_trip() -> None:
+    """What a release keeps of its spec can be read back."""
+    spec = parse_spec(SMALLEST + "bake: {seconds: 5}\n", "chat.yaml")
+
+    assert spec == ServiceSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        pytest.param(
+            SMALLEST + "checks:\n  min_fact: 0.3\n",
+            r"line 4: unknown key 'checks.min_fact', did you mean 'min_facts'\?",
+            id="misspelt",
+        ),
+        pytest.param("service: chat\n", "'model' is missing", id="missing"),
+        pytest.param(SMALLEST + "bake:\n  seconds: -1\n", "line 4: bake.seconds: .* not -1", id="range"),
+        pytest.param("service: Chat!\nmodel: org/name\n", "line 1: service", id="name"),
+        pytest.param("service: chat\nmodel: ../etc\n", "line 2: model", id="traversal"),
+        pytest.param("service: [\n", "is not YAML", id="syntax"),
+        pytest.param("- chat\n", "holds no mapping", id="list"),
+        pytest.param("", "holds no mapping", id="empty"),
+        pytest.param(SMALLEST + "target: mars\n", "line 3: target", id="target"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_told_with_its_line(text: str, fault: str) -> None:
+    """One sentence names the file, the line, and the nearest known key."""
+    with pytest.raises(BadInput, match=fault):
+        parse_spec(text, "chat.yaml")
+
+
+def test_an_unknown_service_is_told_with_its_neighbour(tmp_path: Path) -> None:
+    """A misspelt service finds the one that was meant."""
+    (tmp_path / "chat.yaml").write_text(SMALLEST)
+
+    with pytest.raises(NotFound, match=r"no service 'chta'.*Did you mean 'chat'"):
+        load_spec(tmp_path, "chta")
+
+
+def test_a_file_must_be_named_after_its_service(tmp_path: Path) -> None:
+    """Two names for one service would be two records."""
+    (tmp_path / "talk.yaml").write_text(SMALLEST)
+
+    with pytest.raises(BadInput, match="describes the service 'chat'"):
+        load_spec(tmp_path, "talk")
+
+
+def test_prompt_files_are_no_services(tmp_path: Path) -> None:
+    """The folder holds specs and their prompts side by side."""
+    for name in ("chat.yaml", "chat.prompts.yaml", "b.yaml"):
+        (tmp_path / name).write_text(SMALLEST)
+
+    assert ("b", "chat") == service_names(tmp_path)
