@@ -1,0 +1,127 @@
+"""What the controller says about a release, checked before anything is loaded.
+
+A release that cannot work is refused in the seconds of Serve's build step, with one sentence, not after minutes
+of loading.  So the names of vLLM's arguments are read from its source text: importing it takes seconds, and the
+text is exactly the version that will run.
+"""
+
+import ast
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+# Where vLLM 0.29 declares its arguments, relative to the package.
+DECLARATIONS = {
+    "engine/arg_utils.py": ("EngineArgs", "AsyncEngineArgs"),
+    "entrypoints/launchers/cli_args.py": ("BaseFrontendArgs", "FrontendArgs"),
+}
+# What Slipway decides itself: everything is served from the verified local copy of one commit.
+RESERVED = frozenset(
+    {
+        "model",
+        "model_tag",
+        "served_model_name",
+        "tokenizer",
+        "revision",
+        "code_revision",
+        "tokenizer_revision",
+        "hf_config_path",
+        "hf_token",
+        "download_dir",
+        "host",
+        "port",
+        "root_path",
+    }
+)
+LOAD_FORMATS = ("auto", "safetensors")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Resources(_Frozen):
+    """What one replica is given: logical CPUs and GPUs, as Ray counts them."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    gpus: Annotated[float, Field(ge=0, strict=False)] = 0.0
+
+
+class Arguments(_Frozen):
+    """One release: which bytes to serve, under which name, with which engine arguments."""
+
+    service: Annotated[str, Field(min_length=1)]
+    release: Annotated[str, Field(min_length=1)]
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    model: Annotated[str, Field(min_length=1)]
+    served_model_name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+/[0-9a-f]{40}$")]
+    engine: dict[str, Any] = {}
+    resources: Resources = Resources()
+    longest_request_s: Annotated[float, Field(gt=0, strict=False)] = 120.0
+
+    @model_validator(mode="after")
+    def _same_commit(self) -> Self:
+        if not self.weights.endswith(f"/{self.commit}"):
+            raise ValueError(f"weights {self.weights} are not those of commit {self.commit}")
+        return self
+
+
+def read_arguments(raw: dict[str, Any], vllm: Path | None = None) -> Arguments:
+    """Check ``raw``; raises ``ValueError`` with one sentence that names everything wrong with it.
+
+    ``vllm`` is the folder of the vLLM package, found when not given.
+    """
+    try:
+        arguments = Arguments.model_validate(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'release'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"The arguments of this release do not fit: {faults}.") from error
+    check_engine(arguments.engine, known_arguments(vllm or _vllm_folder()))
+    return arguments
+
+
+def check_engine(engine: dict[str, Any], known: frozenset[str]) -> None:
+    """Raise ``ValueError`` for engine arguments that do not exist, are Slipway's own, or run foreign code."""
+    for name, value in engine.items():
+        if name in RESERVED:
+            raise ValueError(f"The engine argument {name!r} is set by Slipway; leave it out.")
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"vLLM has no engine argument {name!r}.{hint}")
+        if name == "trust_remote_code" and value:
+            raise ValueError("trust_remote_code would run code from the repository, which Slipway never does.")
+        if name == "load_format" and value not in LOAD_FORMATS:
+            raise ValueError(f"load_format {value!r} is refused: weights are read from safetensors files only.")
+
+
+def known_arguments(vllm: Path) -> frozenset[str]:
+    """Return the names of vLLM's engine and front-end arguments, read from its source without importing it.
+
+    Raises ``RuntimeError`` when a class is not where 0.29 declares it: another version needs another look here.
+    """
+    names: set[str] = set()
+    for file, classes in DECLARATIONS.items():
+        tree = ast.parse((vllm / file).read_text())
+        found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in classes}
+        if set(found) != set(classes):
+            raise RuntimeError(f"{vllm / file} does not declare {', '.join(classes)}: not the vLLM this is for.")
+        for node in found.values():
+            names.update(
+                item.target.id
+                for item in node.body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            )
+    return frozenset(names)
+
+
+def _vllm_folder() -> Path:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("vLLM is not installed in this environment: install serve/requirements-cpu.lock.")
+    return Path(spec.origin).parent

@@ -1,0 +1,71 @@
+"""What a replica tells vLLM before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve.arguments import Arguments
+from serve.engine import CPU_KV_CACHE_BYTES, MAX_NUM_SEQS, engine_arguments, environment
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def release(gpus: float = 0, **engine: Any) -> Arguments:
+    """Return the arguments of a release."""
+    return Arguments.model_validate(
+        {
+            "service": "chat",
+            "release": "chat-r1",
+            "commit": COMMIT,
+            "model": "org/name",
+            "served_model_name": "chat",
+            "weights": f"s3://bucket/{COMMIT}",
+            "engine": engine,
+            "resources": {"gpus": gpus},
+        }
+    )
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_replica_never_asks_a_hub_and_reports_nothing(gpus: float) -> None:
+    """Everything is local at serving time, on every kind of machine."""
+    seen = environment(release(gpus), cores=8)
+
+    assert seen["HF_HUB_OFFLINE"] == seen["TRANSFORMERS_OFFLINE"] == "1"
+    assert seen["VLLM_NO_USAGE_STATS"] == seen["DO_NOT_TRACK"] == "1"
+    assert ("OMP_NUM_THREADS" in seen) == (gpus == 0)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (3, "1"), (8, "4")])
+def test_a_candidate_leaves_half_of_the_cores_to_the_live_release(cores: int, threads: str) -> None:
+    """Two engines with a spinning thread on every core stall each other."""
+    assert environment(release(), cores)["OMP_NUM_THREADS"] == threads
+
+
+def test_what_is_served_is_the_local_copy_under_its_public_name() -> None:
+    """Neither the path of the cache nor a commit is what clients call."""
+    told = engine_arguments(release(dtype="float32", load_format="auto"), Path("/cache") / COMMIT)
+
+    assert told["model"] == f"/cache/{COMMIT}"
+    assert told["served_model_name"] == ["chat"]
+    assert (told["load_format"], told["trust_remote_code"], told["dtype"]) == ("safetensors", False, "float32")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "backend", "memory"),
+    [
+        (0, {}, "uni", CPU_KV_CACHE_BYTES),
+        (0, {"kv_cache_memory_bytes": 2**30}, "uni", 2**30),
+        (1, {}, "uni", None),
+        (4, {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "mp", None),
+        (2, {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}, "ray", None),
+    ],
+)
+def test_the_engine_fits_its_machine(gpus: float, engine: dict[str, Any], backend: str, memory: int | None) -> None:
+    """One process where one is enough, and a cache of a known size where memory is shared with everything else."""
+    told = engine_arguments(release(gpus, **engine), Path("/cache"))
+
+    assert told["distributed_executor_backend"] == backend
+    assert told.get("kv_cache_memory_bytes") == memory
+    assert told["max_num_seqs"] == MAX_NUM_SEQS
