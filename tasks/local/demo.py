@@ -1,0 +1,271 @@
+"""The demonstration: one service through three releases on the embedded stack, under the eyes of a probe.
+
+Nothing in it is special to it: the commits are published on the Hub server as anyone would, the releases are runs
+of the deployment ``release``, and the probe's clients use the live address.  It only tells the story and checks
+that it ended as it should: a first release and a better one promoted, a bad one refused for its answers, and no
+request lost.  Its stack is its own: one that holds other work is left alone.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks._completions import ask
+from tasks._probe import Probe
+from tasks._prompts import load_prompts
+from tasks._receipt import Receipt, receipt
+from tasks._timeline import timeline
+from tasks.errors import BadInput, CandidateFailed, MachineError
+from tasks.following import Follower
+from tasks.local.environments import ROOT, environment_python
+from tasks.local.hub.publishing import publish
+from tasks.local.stack import Stack, down, up
+from tasks.records import Outcome, Progress, ServiceRecord, Step, StepName, Value
+from tasks.reporting import publish_receipt, release_markdown
+from tasks.runs import start_run
+from tasks.settings import Settings
+from tasks.spec import ServiceSpec, load_spec
+
+SERVICE = "chat"
+DEPLOYMENT = "release/release"
+QUESTION = "What is the capital of France?"
+STEADY_STREAMS, STEADY_PLAIN, STEADY_TOKENS, STEADY_PAUSE = 2, 1, 32, 1.0
+"""What clients do all along: few and with pauses, because the candidate starts on the same two cores."""
+SWITCH_STREAMS, SWITCH_TOKENS = 36, 160
+"""Streams held open while a switch is near: more than the thirty that the receipt is to show open across one."""
+CONVERSION_DEADLINE = 600.0
+LIVE_DEADLINE = 600.0
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One release of the story: the files that become a commit, and how it should end."""
+
+    title: str
+    files: str
+    ends: Outcome
+
+
+CHAPTERS = (
+    Chapter("a first release", "good", Outcome.PROMOTED),
+    Chapter("a good new commit", "tuned", Outcome.PROMOTED),
+    Chapter("a bad new commit", "damaged", Outcome.REFUSED),
+)
+
+
+class Live(Value):
+    """What answers at the end."""
+
+    release: str
+    commit: str
+    answer: str
+
+
+class Demo(Value):
+    """What the demonstration showed."""
+
+    releases: tuple[Progress, ...]
+    receipt: Receipt
+    live: Live
+    addresses: dict[str, str]
+    versions: dict[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """Return what ``demo.json`` holds."""
+        return {
+            "releases": [_release_document(progress) for progress in self.releases],
+            "receipt": self.receipt.model_dump(mode="json", exclude={"seconds"})
+            | {"streams_open_across": self.receipt.streams_open_across},
+            "live": self.live.model_dump(),
+            "versions": self.versions,
+        }
+
+
+def run_demo(home: Path, *, keep: bool, say: Callable[[str], None]) -> Demo:
+    """Show the three releases and return what was seen; the stack is gone afterwards unless ``keep``.
+
+    Raises ``BadInput`` when ``home`` holds a stack that is not a demonstration's, ``MachineError`` when this
+    machine cannot run it, and ``CandidateFailed`` when the story took another turn than it should.
+    """
+    _claim(home)
+    good = False
+    try:
+        down(home, wipe=True)
+        _mark(home).touch()
+        with ThreadPoolExecutor(1) as pool:
+            files = pool.submit(_sample_model, home / "models", say)
+            stack = up(home, progress=say)
+            files.result()
+        shown = _tell(stack, say)
+        _write(home, shown)
+        _judge(shown)
+        good = True
+    finally:
+        if not (keep and good):
+            down(home)
+    return shown
+
+
+def _claim(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    if (home / "stack.json").exists() and not _mark(home).exists():
+        raise BadInput(
+            f"{home} holds a stack that is not the demonstration's, which would delete its weights and records.",
+            remedy="Run `slipway down --wipe` if they are not needed, or set SLIPWAY_HOME to another folder.",
+        )
+
+
+def _mark(home: Path) -> Path:
+    return home / "demonstration"
+
+
+def _sample_model(folder: Path, say: Callable[[str], None]) -> None:
+    """Make the sample model's three commits once; a later demonstration finds them made."""
+    python = environment_python("payload")
+    say("model      turns the packaged SmolLM2-135M into three commits' files")
+    try:
+        subprocess.run(
+            [python, "-m", "serve.sample_model", folder],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=CONVERSION_DEADLINE,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
+        output = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise MachineError(
+            f"The sample model cannot be made: {output[-1] if output else type(error).__name__}.",
+            remedy="Run `make install`, and see that 2 GB of memory and of disk are free.",
+        ) from error
+    say("model      three commits' files are ready")
+
+
+def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
+    settings = Settings(**stack.settings())
+    spec = load_spec(settings.services, SERVICE)
+    with _probing(stack, settings, spec) as probe:
+        releases = tuple(_chapter(stack, settings, spec, probe, chapter, say) for chapter in CHAPTERS)
+        answer = ask(f"{stack.serve}/{SERVICE}", SERVICE, QUESTION, max_tokens=32, timeout_s=spec.deadlines.request)
+        requests = probe.stop()
+    promoted = {progress.release.name for progress in releases if progress.outcome is Outcome.PROMOTED}
+    proof = receipt(requests, probe.report, may_answer=promoted)
+    drawing = stack.home / "report" / "timeline.svg"
+    drawing.parent.mkdir(exist_ok=True)
+    drawing.write_text(timeline(proof))
+    publish_receipt(stack.prefect_api, SERVICE, proof, drawing)
+    return Demo(
+        releases=releases,
+        receipt=proof,
+        live=Live(release=answer.release or "", commit=answer.commit or "", answer=answer.text),
+        addresses={
+            "live endpoint": f"{stack.serve}/{SERVICE}",
+            "Prefect UI": stack.prefect,
+            "Ray dashboard": stack.ray,
+        },
+        versions=_versions(),
+    )
+
+
+@contextmanager
+def _probing(stack: Stack, settings: Settings, spec: ServiceSpec) -> Iterator[Probe]:
+    prompts = load_prompts(settings.services / spec.checks.prompts)
+    with Probe(
+        f"{stack.serve}/{SERVICE}",
+        model=SERVICE,
+        prompts=[prompt.prompt for prompt in prompts.all],
+        streams=STEADY_STREAMS,
+        plain=STEADY_PLAIN,
+        max_tokens=STEADY_TOKENS,
+        deadline_s=spec.deadlines.request * 2,
+        pause_s=STEADY_PAUSE,
+        options={"ignore_eos": True},
+        journal=stack.home / "probe.jsonl",
+    ) as probe:
+        yield probe
+
+
+def _chapter(
+    stack: Stack, settings: Settings, spec: ServiceSpec, probe: Probe, chapter: Chapter, say: Callable[[str], None]
+) -> Progress:
+    files = stack.home / "models" / chapter.files
+    commit = publish(stack.home / "hub", spec.model, files, message=chapter.title)
+    say(f"\n{chapter.title}: {spec.model} is now at commit {commit[:12]}")
+    follower = Follower(settings, SERVICE)
+    run = start_run(settings.prefect_api, DEPLOYMENT, {"service": SERVICE, "reason": chapter.title})
+    end = follower.follow(
+        run,
+        on_step=lambda progress, step: say(_line(progress, step)),
+        on_look=lambda record: _crowd(probe, record),
+    )
+    say(f"{SERVICE:10} {end.state}: {end.message}")
+    if end.release is None or end.release.outcome is not chapter.ends:
+        raise CandidateFailed(
+            f"{chapter.title!r} should have been {chapter.ends.value}, but {end.state}: {end.message}",
+            remedy=f"The logs are in {stack.home / 'logs'}.",
+        )
+    if follower.record.live == end.release.release:
+        probe.wait_until_live(LIVE_DEADLINE)
+    return end.release
+
+
+def _crowd(probe: Probe, record: ServiceRecord) -> None:
+    """Hold many long streams open while a switch away from a live release is near, and few else."""
+    current = record.current
+    near = (
+        record.live is not None
+        and current is not None
+        and current.failure is None
+        and current.done(StepName.READY)
+        and not current.done(StepName.SHIFT)
+    )
+    if near:
+        probe.set_streams(SWITCH_STREAMS, max_tokens=SWITCH_TOKENS)
+    else:
+        probe.set_streams(STEADY_STREAMS, max_tokens=STEADY_TOKENS)
+
+
+def _judge(demo: Demo) -> None:
+    """Raise ``CandidateFailed`` unless clients lost nothing and the second release answers."""
+    lost = demo.receipt.lost + demo.receipt.truncated
+    if lost:
+        raise CandidateFailed(f"{lost} of {demo.receipt.requests} requests were lost or cut.")
+    if demo.live.release != demo.releases[1].release.name or "Paris" not in demo.live.answer:
+        raise CandidateFailed(f"{demo.live.release or 'nothing'} is live and answers {demo.live.answer!r}.")
+
+
+def _write(home: Path, demo: Demo) -> None:
+    (home / "demo.json").write_text(json.dumps(demo.document(), indent=1) + "\n")
+    (home / "report" / "receipt.json").write_bytes(demo.receipt.to_json())
+    (home / "report" / "releases.md").write_text("\n".join(release_markdown(one) for one in demo.releases))
+
+
+def _release_document(progress: Progress) -> dict[str, Any]:
+    return {
+        "name": progress.release.name,
+        "commit": progress.release.commit,
+        "outcome": progress.outcome.value if progress.outcome else None,
+        "reason": progress.failure.reason if progress.failure else progress.reason,
+        "checks": [{"name": check.name, "verdict": check.verdict.value} for check in progress.checks],
+        "seconds": progress.seconds(),
+    }
+
+
+def _line(progress: Progress, step: Step) -> str:
+    return (
+        f"{progress.release.name:10} {step.state.value:7} {step.name.value:10} {step.seconds:6.1f} s  {step.detail}"
+    )
+
+
+def _versions() -> dict[str, str]:
+    payload = environment_python("payload").parent.parent / "lib"
+    packages = [str(folder) for folder in payload.glob("python3.*/site-packages")]
+    served = {one.name: one.version for one in importlib.metadata.distributions(path=packages)}
+    ours = {name: importlib.metadata.version(name) for name in ("prefect", "huggingface-hub", "great-expectations")}
+    return ours | {name: served[name] for name in ("ray", "vllm", "torch") if name in served}

@@ -1,0 +1,79 @@
+"""What the stack remembers: ports, keys, and the settings that lead to it."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import MachineError
+from tasks.local import ports, state
+from tasks.local.state import PORTS, Keys, Stack
+from tasks.settings import Settings
+
+ALL = frozenset(PORTS)
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A taken port stays taken here; do not wait for its release."""
+    monkeypatch.setattr(state, "_RELEASE_S", 0.01)
+
+
+def test_ports_are_kept_from_one_start_to_the_next(tmp_path: Path) -> None:
+    """Addresses stay the same while nobody else takes them."""
+    first = state.remember(tmp_path, ALL, {})
+    assert state.remember(tmp_path, ALL, {}) == first
+    assert len(set(first.ports.values())) == len(first.ports)
+    assert set(first.ports) == {purpose for group in PORTS.values() for purpose in group} | {"admin_grpc"}
+
+
+def test_a_port_that_somebody_took_is_replaced_for_an_idle_part_alone(tmp_path: Path) -> None:
+    """A part that runs holds its own port; one that does not run gets another."""
+    first = state.remember(tmp_path, ALL, {})
+    with socket.create_server((ports.HOST, first.ports["prefect"])):
+        assert state.remember(tmp_path, ALL - {"prefect"}, {}) == first
+        second = state.remember(tmp_path, ALL, {})
+    assert second.ports["prefect"] != first.ports["prefect"]
+    assert second.ports | {"prefect": 0} == first.ports | {"prefect": 0}
+
+
+def test_a_demanded_port_is_used_or_refused(tmp_path: Path) -> None:
+    """A person's demand is never silently replaced, the second time no more than the first."""
+    free = ports.choose()
+    assert state.remember(tmp_path, ALL, {"prefect": free}).ports["prefect"] == free
+    with socket.create_server((ports.HOST, free)), pytest.raises(MachineError, match="is taken"):
+        state.remember(tmp_path, ALL, {"prefect": free})
+
+
+def test_keys_are_made_once_and_only_this_user_can_read_them(tmp_path: Path) -> None:
+    """The same keys open yesterday's data; their texts show nowhere."""
+    keys = Keys.load(tmp_path)
+    assert Keys.load(tmp_path) == keys
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "secrets").iterdir())
+    assert not any(text in repr(keys) for text in keys.texts())
+
+
+def test_settings_and_environment_lead_to_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that gets the variables reads exactly the settings that the commands use."""
+    stack = state.addresses(tmp_path, state.remember(tmp_path, ALL, {}))
+    told = Settings(**stack.settings())
+    for name, value in stack.environment().items():
+        if name.startswith("SLIPWAY_"):
+            monkeypatch.setenv(name, value)
+    assert Settings() == told
+    assert told.store.secret_key == Keys.load(tmp_path).secret_key
+    assert Stack.from_json(stack.to_json()) == stack
+
+
+def test_the_folder_for_sockets_is_short_private_and_not_a_link(tmp_path: Path) -> None:
+    """Ray's socket paths hold 107 bytes, and /tmp belongs to everybody."""
+    folder = state.make_short_folder(tmp_path)
+    try:
+        assert len(str(folder)) < 25
+        assert folder.stat().st_mode & 0o777 == 0o700
+        folder.rmdir()
+        folder.symlink_to(tmp_path)
+        with pytest.raises(MachineError, match="belongs to another"):
+            state.make_short_folder(tmp_path)
+    finally:
+        folder.unlink(missing_ok=True)
