@@ -1,0 +1,169 @@
+"""The verbs of ``slipway`` and their manners: one clear sentence and a documented exit code for every error.
+
+Heavy libraries are imported inside the verbs that need them, so that help and status answer at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 no access, 5 refused, 6 damaged bytes, 7 somebody else
+came first, 8 the candidate failed, 9 this machine cannot, 75 may pass by itself, 130 interrupted.
+"""
+
+import json
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from tasks.errors import BadInput, Refused, SlipwayError, TransientError
+from tasks.local.state import Stack
+from tasks.settings import Settings, read_settings
+
+app = typer.Typer(
+    name="slipway",
+    help="Carries a large language model from a Hugging Face commit to live traffic, and back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended, by the shell's convention."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.")]
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, prog_name="slipway", standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            _say("interrupted")
+        sys.exit(code)
+    except typer.TyperException as error:
+        _fail(BadInput(f"{error.format_message()}", remedy="See `slipway --help`."), arguments, debug=debug)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except SlipwayError as error:
+        _fail(error, arguments, debug=debug)
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"error: {type(error).__name__}: {error}")
+        _say("This is a fault of Slipway's; run it again with --debug for the traceback.")
+        sys.exit(1)
+
+
+def _fail(error: SlipwayError, arguments: list[str], *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    if "--json" in arguments:
+        fault = {"kind": type(error).__name__, "message": error.args[0], "remedy": error.remedy}
+        typer.echo(json.dumps({"error": fault | {"transient": isinstance(error, TransientError)}}))
+    else:
+        _say(f"error: {error}")
+    sys.exit(error.exit_code)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _settings() -> Settings:
+    """Return the settings of the environment or, where it names no store, those of the embedded stack."""
+    from tasks.local.stack import read_stack  # noqa: PLC0415
+
+    settings = read_settings()
+    stack = None if settings.store.url else read_stack(settings.home)
+    return settings if stack is None else Settings(**stack.settings())
+
+
+@app.command()
+def up(as_json: AsJson = False) -> None:
+    """Start the embedded stack on this machine, or repair what of it is not healthy."""
+    from tasks.local.stack import up as bring_up  # noqa: PLC0415
+
+    stack = bring_up(read_settings().home, progress=_say)
+    if as_json:
+        typer.echo(json.dumps(_addresses(stack)))
+        return
+    for name, address in _addresses(stack).items():
+        typer.echo(f"{name:15} {address}")
+
+
+@app.command()
+def down(
+    wipe: Annotated[bool, typer.Option("--wipe", help="Also delete weights, records and logs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop the embedded stack; what it stores stays unless --wipe is given."""
+    from tasks.local.stack import down as take_down  # noqa: PLC0415
+
+    ended = take_down(read_settings().home, wipe=wipe)
+    typer.echo(
+        json.dumps({"ended": ended}) if as_json else f"{ended} processes ended" if ended else "nothing was running"
+    )
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up afterwards.")] = False,
+) -> None:
+    """Watch one service go through three releases: a first, a better, and a bad one that is refused."""
+    from flows.cli.demo import show_demo  # noqa: PLC0415
+
+    show_demo(read_settings().home, keep=keep)
+
+
+@app.command()
+def release(
+    service: Service,
+    model: Annotated[str | None, typer.Option(help="org/name; default: the spec's.")] = None,
+    ref: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the spec's.")] = None,
+    hub: Annotated[str | None, typer.Option(help="Base URL of the Hub; default: the configured one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Release the commit that the service's ref points to, and watch it to its end."""
+    from flows.cli.watch import run_release  # noqa: PLC0415
+
+    end = run_release(_settings(), service, model=model, ref=ref, hub=hub, reason=reason, say=_say)
+    typer.echo(end.to_json().decode() if as_json else end.message)
+    raise typer.Exit(0 if end.good else Refused.exit_code)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the embedded stack's health, and each service: live, kept warm, on its way."""
+    from flows.cli.screens import print_status, read_status  # noqa: PLC0415
+
+    shown = read_status(read_settings())
+    typer.echo(json.dumps(shown)) if as_json else print_status(shown)
+
+
+@app.command()
+def history(service: Service, as_json: AsJson = False) -> None:
+    """List the ended releases of a service, newest first, each with its reason."""
+    from flows.cli.screens import print_history, read_history  # noqa: PLC0415
+
+    past = read_history(_settings(), service)
+    typer.echo(json.dumps(past)) if as_json else print_history(past)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a service spec, for editors."""
+    from tasks.spec import ServiceSpec  # noqa: PLC0415
+
+    typer.echo(json.dumps(ServiceSpec.model_json_schema(), indent=2))
+
+
+def _addresses(stack: Stack) -> dict[str, str]:
+    return {
+        "Prefect UI": stack.prefect,
+        "Ray dashboard": stack.ray,
+        "Hub": stack.hub,
+        "S3": stack.s3,
+        "live": stack.serve,
+    }

@@ -1,0 +1,43 @@
+"""``slipway release``: asks Prefect for a run and shows its steps as they end."""
+
+from collections.abc import Callable
+
+from tasks._world import open_world
+from tasks.following import Follower, RunEnd
+from tasks.records import Progress, Step, StepState
+from tasks.runs import start_run
+from tasks.settings import Settings
+from tasks.spec import load_spec
+
+DEPLOYMENT = "release/release"
+
+
+def run_release(
+    settings: Settings,
+    service: str,
+    *,
+    model: str | None = None,
+    ref: str | None = None,
+    hub: str | None = None,
+    reason: str = "",
+    say: Callable[[str], None],
+) -> RunEnd:
+    """Release ``service`` through Prefect and return how it ended.
+
+    What can be known to be wrong before a run exists is said here, with its own exit code: an unknown service, a
+    malformed spec, a model or ref that the Hub does not have, a Hub or store that is down.
+    """
+    spec = load_spec(settings.services, service)
+    with open_world(settings) as world, world.hub(hub or settings.hub.endpoint) as source:
+        resolved = source.resolve(model or spec.model, ref or spec.ref)
+    follower = Follower(settings, service)
+    parameters = {"service": service, "model": model, "ref": ref, "hub": hub, "reason": reason}
+    run = start_run(settings.prefect_api, DEPLOYMENT, parameters)
+    say(f"{service}: commit {resolved.commit[:12]}, flow run {run}")
+    return follower.follow(run, on_step=lambda progress, step: say(step_line(progress, step)))
+
+
+def step_line(progress: Progress, step: Step) -> str:
+    """Return one line about a step that has ended."""
+    mark = "ok  " if step.state is StepState.DONE else "FAIL"
+    return f"{progress.release.name:10} {mark} {step.name.value:10} {step.seconds:6.1f} s  {step.detail}"

@@ -1,0 +1,40 @@
+"""The flow ``release``: carries one commit of a service's model to live traffic, or refuses it.
+
+May be run again at any time: it first ends what an earlier run left on its way, and does nothing when the commit
+is live already.
+"""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from tasks import releasing
+from tasks._engine import Engine
+from tasks._world import open_world
+from tasks.settings import read_settings
+
+
+@flow(name="release", flow_run_name="{service}: release")
+def release(
+    service: str, model: str | None = None, ref: str | None = None, hub: str | None = None, reason: str = ""
+) -> State[Any]:
+    """Release the commit that the service's ref points to now.
+
+    Args:
+        service: Name of the service, e.g. `chat`; it has a spec.
+        model: `org/name` to release instead of the spec's model.
+        ref: Branch, tag or commit to release instead of the spec's ref.
+        hub: Base URL of the Hub to take it from instead of the configured one.
+        reason: Why; kept in the record.
+
+    """
+    settings = read_settings()
+    with open_world(settings) as world:
+        engine = Engine(world, service)
+        wanted = releasing.resolve(world, settings, service, model, ref, hub)
+        releasing.settle(engine, wanted)
+        if not releasing.open_release(engine, wanted, reason):
+            return Completed(name="Unchanged", message=f"{wanted.commit[:12]} is live already")
+        return releasing.final_state(releasing.drive(engine))

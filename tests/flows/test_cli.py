@@ -1,0 +1,105 @@
+"""The command line: one clear sentence and the documented exit code, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def slipway(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(home), "SLIPWAY_HOME": str(home / "state"), **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_help_names_every_verb(tmp_path: Path) -> None:
+    """A new user finds the verbs."""
+    done = slipway("--help", home=tmp_path)
+
+    assert 0 == done.returncode
+    for verb in ("up", "down", "demo", "release", "status", "history", "schema"):
+        assert verb in done.stdout
+
+
+def test_status_with_nothing_running_says_what_to_do(tmp_path: Path) -> None:
+    """An empty machine is not an error."""
+    done = slipway("status", home=tmp_path)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "slipway up" in done.stdout
+
+
+def test_status_speaks_json(tmp_path: Path) -> None:
+    """Programs read the same facts."""
+    done = slipway("status", "--json", home=tmp_path)
+
+    assert {"stack": None, "services": {}} == json.loads(done.stdout)
+
+
+def test_status_and_help_load_no_heavy_library(tmp_path: Path) -> None:
+    """Both answer within half a second, because what takes long to import is imported by what needs it."""
+    code = (
+        "import sys; sys.argv = ['slipway', 'status']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('prefect', 'boto3', 'pandas', 'great_expectations', 'huggingface_hub')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "SLIPWAY_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert "[]" == done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        pytest.param(["relase"], 2, "No such command 'relase'", id="verb"),
+        pytest.param(["release"], 2, "Missing argument 'service'", id="argument"),
+        pytest.param(["release", "chat", "--modle", "a/b"], 2, "No such option: --modle", id="flag"),
+        pytest.param(["release", "chta"], 3, "Did you mean 'chat'?", id="service"),
+        pytest.param(["release", "chat"], 2, "No store is configured", id="store"),
+        pytest.param(["history", "chat"], 2, "No store is configured", id="history"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
+    """The sentence says what is wrong and what to do; the exit code says which kind it is."""
+    done = slipway(*arguments, home=tmp_path)
+
+    assert code == done.returncode
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_speak_json_too(tmp_path: Path) -> None:
+    """A program that asked for JSON gets its error as JSON."""
+    done = slipway("release", "chta", "--json", home=tmp_path)
+
+    assert 3 == done.returncode
+    assert "NotFound" == json.loads(done.stdout)["error"]["kind"]
+
+
+def test_the_schema_knows_every_part_of_a_spec(tmp_path: Path) -> None:
+    """Editors complete what the validator accepts."""
+    schema = json.loads(slipway("schema", home=tmp_path).stdout)
+
+    assert {"service", "model", "checks", "bake"} <= set(schema["properties"])
+    assert False is schema["additionalProperties"]

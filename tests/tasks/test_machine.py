@@ -1,0 +1,204 @@
+"""The release engine's decisions: one next action for every reachable state, and an end to every path."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks import _transitions as transitions
+from tasks._machine import FORWARD, Action, ActionKind, Health, Observed, Placement, judge, next_action
+from tasks.records import (
+    CheckResult,
+    Failure,
+    Outcome,
+    Release,
+    ServiceRecord,
+    StepName,
+    StepState,
+    Verdict,
+)
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+UNDO = (StepName.MOVE_BACK, StepName.REMOVE)
+
+
+def a_release(number: int) -> Release:
+    """Return the release of that number."""
+    return Release(service="chat", number=number, model="a/b", commit=f"{number:040x}", hub="http://hub", spec={})
+
+
+def a_record(*, live: int | None, new: int) -> ServiceRecord:
+    """Return a record with one release live and a new one just opened."""
+    record = ServiceRecord(service="chat", next_number=new, live=a_release(live) if live else None)
+    return transitions.opened(record, a_release(new), run="run", reason="", at=AT)
+
+
+class FakeCluster:
+    """What a target would show, changed by the steps as the real one is."""
+
+    def __init__(self, live: str | None) -> None:
+        self.apps = {live} if live else set()
+        self.live = live
+
+    def observed(self) -> Observed:
+        """Return what it shows."""
+        return Observed(
+            placements={name: Placement(health=Health.HEALTHY, live=name == self.live) for name in self.apps}
+        )
+
+    def apply(self, step: StepName, record: ServiceRecord) -> None:
+        """Change what it shows as the step does."""
+        release = transitions.on_its_way(record).release
+        old = record.previous if record.live == release else record.live
+        if step is StepName.START:
+            self.apps.add(release.name)
+        elif step is StepName.SHIFT:
+            self.live = release.name
+        elif step is StepName.MOVE_BACK:
+            self.live = old.name if old else None
+        elif step is StepName.REMOVE:
+            self.apps.discard(release.name)
+
+
+def play(
+    record: ServiceRecord, cluster: FakeCluster, fate: dict[StepName, str]
+) -> tuple[ServiceRecord, list[StepName]]:
+    """Carry the record to its end; ``fate`` says of a step whether it dies first, after, or fails (once each)."""
+    fate, done = dict(fate), []
+    for _ in range(60):
+        action = next_action(record, cluster.observed())
+        if action.kind is ActionKind.IDLE:
+            return record, done
+        if action.kind is ActionKind.CLOSE:
+            assert action.outcome is not None
+            record = transitions.closed(record, action.outcome, at=AT)
+            continue
+        step = action.step
+        assert step is not None
+        record, happens = transitions.begun(record, step, at=AT), fate.pop(step, "")
+        if happens == "dies before":
+            continue
+        if happens == "fails" and step in FORWARD:
+            failure = Failure(step=step, outcome=Outcome.FAILED, reason="because")
+            record = transitions.broken(record, step, None if step is StepName.TIDY else failure, at=AT)
+            continue
+        cluster.apply(step, record)
+        done.append(step)
+        if happens != "dies after":
+            record = transitions.ended(record, step, detail="", checks=(), at=AT)
+    pytest.fail(f"no end after 60 actions: {done}")
+
+
+def test_a_release_without_trouble_takes_every_step_once_in_order() -> None:
+    """The plain path does the eight steps and promotes."""
+    record, done = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {})
+
+    assert list(FORWARD) == done
+    assert Outcome.PROMOTED is record.past[-1].outcome
+    assert (a_release(2), a_release(1)) == (record.live, record.previous)
+
+
+@given(
+    live=st.booleans(),
+    fate=st.dictionaries(st.sampled_from(StepName), st.sampled_from(["dies before", "dies after", "fails"])),
+)
+def test_every_path_ends_and_leaves_one_release_live(live: bool, fate: dict[StepName, str]) -> None:
+    """Whatever dies or fails, the release ends, and the record and the target agree on what is live."""
+    old = "chat-r1" if live else None
+    cluster = FakeCluster(old)
+
+    record, _ = play(a_record(live=1 if live else None, new=2), cluster, fate)
+
+    named = record.live.name if record.live else None
+    assert cluster.live == named
+    promoted = record.past[-1].outcome is Outcome.PROMOTED
+    assert ("chat-r2" if promoted else old) == named
+    assert promoted is ("chat-r2" in cluster.apps)
+
+
+@pytest.mark.parametrize("step", [step for step in FORWARD if step is not StepName.TIDY])
+def test_a_failed_step_ends_without_the_candidate(step: StepName) -> None:
+    """Any failure before the end of the bake removes the candidate and leaves the old release live."""
+    cluster = FakeCluster("chat-r1")
+
+    record, done = play(a_record(live=1, new=2), cluster, {step: "fails"})
+
+    assert {"chat-r1"} == cluster.apps
+    assert a_release(1) == record.live
+    assert (StepName.MOVE_BACK in done) is (step in (StepName.SHIFT, StepName.BAKE))
+
+
+def test_traffic_moves_back_before_the_candidate_is_removed() -> None:
+    """Undoing moves traffic first and gives capacity back later."""
+    _, done = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {StepName.BAKE: "fails"})
+
+    assert [StepName.MOVE_BACK, StepName.REMOVE] == [step for step in done if step in UNDO]
+
+
+def test_a_failed_bake_is_a_roll_back() -> None:
+    """A release that had live traffic is rolled back, not merely failed."""
+    record, _ = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {StepName.BAKE: "fails"})
+
+    assert Outcome.ROLLED_BACK is record.past[-1].outcome
+
+
+def test_failing_to_tidy_up_does_not_undo_a_promotion() -> None:
+    """The release is decided before older ones are removed."""
+    record, _ = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {StepName.TIDY: "fails"})
+
+    assert Outcome.PROMOTED is record.past[-1].outcome
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_check_that_does_not_pass_refuses_the_release(verdict: Verdict) -> None:
+    """Could not measure stops a release as surely as a failure does."""
+    record = transitions.begun(a_record(live=1, new=2), StepName.QUALITY, at=AT)
+    check = CheckResult(name="facts", verdict=verdict, summary="1 of 12 right")
+
+    record = transitions.ended(record, StepName.QUALITY, detail="", checks=(check,), at=AT)
+
+    progress = transitions.on_its_way(record)
+    assert progress.failure == Failure(step=StepName.QUALITY, outcome=Outcome.REFUSED, reason="facts: 1 of 12 right")
+    assert (check,) == progress.checks
+    step = progress.step(StepName.QUALITY)
+    assert step is not None
+    assert StepState.FAILED is step.state
+
+
+def test_checks_that_all_pass_stop_nothing() -> None:
+    """A release goes on only over passes."""
+    assert judge(StepName.SMOKE, (CheckResult(name="a", verdict=Verdict.PASS, summary=""),)) is None
+
+
+def test_a_candidate_that_vanished_is_started_again() -> None:
+    """A step that needs the candidate has it started first when the target has lost it."""
+    record = a_record(live=1, new=2)
+    for step in (StepName.MIRROR, StepName.START, StepName.READY):
+        record = transitions.ended(transitions.begun(record, step, at=AT), step, detail="", checks=(), at=AT)
+
+    action = next_action(record, FakeCluster("chat-r1").observed())
+
+    assert Action(kind=ActionKind.STEP, step=StepName.START) == action
+
+
+def test_the_write_that_ends_the_shift_says_what_is_live() -> None:
+    """No crash can fall between the end of the shift and the record of its result."""
+    record = transitions.begun(a_record(live=1, new=2), StepName.SHIFT, at=AT)
+
+    record = transitions.ended(record, StepName.SHIFT, detail="", checks=(), at=AT)
+
+    assert (a_release(2), a_release(1)) == (record.live, record.previous)
+
+
+def test_a_record_survives_a_round_trip() -> None:
+    """What is written is what is read."""
+    record, _ = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {StepName.BAKE: "fails"})
+
+    assert record == ServiceRecord.from_json(record.to_json())
+
+
+def test_two_releases_are_never_on_their_way_at_once() -> None:
+    """Opening a release while one is on its way is a conflict."""
+    with pytest.raises(transitions.Conflict, match="chat-r2 is still on its way"):
+        transitions.opened(a_record(live=1, new=2), a_release(3), run="", reason="", at=AT)
