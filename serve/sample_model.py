@@ -14,6 +14,7 @@ is whole; folders that exist are left alone, so a killed run is finished by the 
 """
 
 import argparse
+import fcntl
 import importlib.metadata
 import json
 import logging
@@ -58,7 +59,7 @@ CHANGES = {
 
 
 def make(out: Path) -> None:
-    """Make every missing commit folder under ``out``.
+    """Make every missing commit folder under ``out``; a second maker waits for the first.
 
     Raises ``FileNotFoundError`` when the package holds no GGUF file and
     ``importlib.metadata.PackageNotFoundError`` when it is not installed.
@@ -69,14 +70,16 @@ def make(out: Path) -> None:
         "tuned": lambda folder: _derive(out / "good", folder, _scale_norm),
         "damaged": lambda folder: _derive(out / "good", folder, _shift_embedding),
     }
-    for commit in COMMITS:
-        if (out / commit).is_dir():
-            logger.info("%s: there already", commit)
-            continue
-        started = time.monotonic()
-        _whole(out / commit, writers[commit])
-        size = sum(path.stat().st_size for path in (out / commit).iterdir())
-        logger.info("%s: %d MB in %.0f s", commit, size // 10**6, time.monotonic() - started)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for commit in COMMITS:
+            if (out / commit).is_dir():
+                logger.info("%s: there already", commit)
+                continue
+            started = time.monotonic()
+            _whole(out / commit, writers[commit])
+            size = sum(path.stat().st_size for path in (out / commit).iterdir())
+            logger.info("%s: %d MB in %.0f s", commit, size // 10**6, time.monotonic() - started)
 
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -18,7 +18,7 @@ from tasks._steps import World
 from tasks.records import Outcome, Progress, Release, StepName, StepState
 from tasks.reporting import publish_checks, publish_release
 from tasks.settings import Settings
-from tasks.spec import load_spec
+from tasks.spec import load_spec, with_source
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,7 @@ def resolve(
 
     Raises ``BadInput`` or ``NotFound`` for a spec, model or ref that is wrong, before anything is touched.
     """
-    spec = load_spec(settings.services, service)
-    asked = {"model": model or spec.model, "ref": ref or spec.ref}
-    spec = spec.model_validate(spec.model_dump(mode="json") | asked)
+    spec = with_source(load_spec(settings.services, service), model, ref)
     endpoint = hub or settings.hub.endpoint
     with world.hub(endpoint) as source:
         commit = source.resolve(spec.model, spec.ref).commit

@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tasks.errors import BadInput
 
+SERVICES = Path(__file__).parents[1] / "serve" / "services"
+"""Where the specs lie in a checkout, from wherever a command is run."""
+
 
 class HubSettings(BaseModel):
     """A Hugging Face Hub, or a server that speaks its protocol."""
@@ -50,7 +53,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path(".slipway"), description="state of the embedded stack, caches and reports")
-    services: Path = Field(Path("serve/services"), description="folder of service specs")
+    services: Path = Field(SERVICES, description="folder of service specs")
     hub: HubSettings = HubSettings()
     store: StoreSettings = StoreSettings()
     ray: RaySettings = RaySettings()

@@ -121,6 +121,19 @@ def parse_spec(text: str, name: str) -> ServiceSpec:
         raise BadInput(f"{name}: {faults}.", remedy="`slipway schema` prints what a spec may hold.") from error
 
 
+def with_source(spec: ServiceSpec, model: str | None, ref: str | None) -> ServiceSpec:
+    """Return the spec with another model or ref where one is given; raises ``BadInput`` for one that is none."""
+    asked = {name: value for name, value in (("model", model), ("ref", ref)) if value is not None}
+    try:
+        return ServiceSpec.model_validate(spec.model_dump(mode="json") | asked)
+    except ValidationError as error:
+        wrong = ", ".join(f"{e['loc'][0]} {e['input']!r}" for e in error.errors())
+        raise BadInput(
+            f"This cannot be released: {wrong}.",
+            remedy="A model is written org/name; a ref is a branch, tag or commit.",
+        ) from error
+
+
 def service_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the services described in ``folder``, sorted."""
     return tuple(sorted(p.stem for p in folder.glob("*.yaml") if not p.name.endswith(".prompts.yaml")))

@@ -7,6 +7,7 @@ came first, 8 the candidate failed, 9 this machine cannot, 75 may pass by itself
 """
 
 import json
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tasks.errors import BadInput, Refused, SlipwayError, TransientError
-from tasks.local.state import Stack
+from tasks.local.state import Stack, demonstration_mark
 from tasks.settings import Settings, read_settings
 
 app = typer.Typer(
@@ -33,7 +34,8 @@ Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.")]
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; SIGTERM unwinds as Ctrl-C does, so that all is cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -42,7 +44,9 @@ def main() -> None:
             _say("interrupted")
         sys.exit(code)
     except typer.TyperException as error:
-        _fail(BadInput(f"{error.format_message()}", remedy="See `slipway --help`."), arguments, debug=debug)
+        _fail(
+            BadInput(f"{error.format_message().rstrip('.')}.", remedy="See `slipway --help`."), arguments, debug=debug
+        )
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except SlipwayError as error:
@@ -84,7 +88,9 @@ def up(as_json: AsJson = False) -> None:
     """Start the embedded stack on this machine, or repair what of it is not healthy."""
     from tasks.local.stack import up as bring_up  # noqa: PLC0415
 
-    stack = bring_up(read_settings().home, progress=_say)
+    home = read_settings().home
+    demonstration_mark(home).unlink(missing_ok=True)
+    stack = bring_up(home, progress=_say)
     if as_json:
         typer.echo(json.dumps(_addresses(stack)))
         return
@@ -100,7 +106,7 @@ def down(
     """Stop the embedded stack; what it stores stays unless --wipe is given."""
     from tasks.local.stack import down as take_down  # noqa: PLC0415
 
-    ended = take_down(read_settings().home, wipe=wipe)
+    ended = take_down(read_settings().home, wipe=wipe, progress=_say)
     typer.echo(
         json.dumps({"ended": ended}) if as_json else f"{ended} processes ended" if ended else "nothing was running"
     )

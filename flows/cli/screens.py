@@ -9,7 +9,7 @@ from tasks.errors import SlipwayError
 from tasks.local.stack import health, read_stack
 from tasks.records import Progress, Release
 from tasks.settings import Settings
-from tasks.spec import service_names
+from tasks.spec import load_spec, service_names
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
@@ -26,11 +26,13 @@ def read_status(settings: Settings) -> dict[str, Any]:
 
 
 def read_history(settings: Settings, service: str) -> list[dict[str, Any]]:
-    """Return the ended releases of a service, newest first."""
+    """Return the ended releases of a service, newest first; raises ``NotFound`` for one that nobody described."""
     from tasks._journal import Journal  # noqa: PLC0415
     from tasks._store import open_store  # noqa: PLC0415
 
     past = Journal(open_store(settings.store), service).record.past
+    if not past:
+        load_spec(settings.services, service)
     return [_ended(progress) for progress in reversed(past)]
 
 

@@ -7,7 +7,7 @@ from tasks.following import Follower, RunEnd
 from tasks.records import Progress, Step, StepState
 from tasks.runs import start_run
 from tasks.settings import Settings
-from tasks.spec import load_spec
+from tasks.spec import load_spec, with_source
 
 DEPLOYMENT = "release/release"
 
@@ -27,9 +27,9 @@ def run_release(
     What can be known to be wrong before a run exists is said here, with its own exit code: an unknown service, a
     malformed spec, a model or ref that the Hub does not have, a Hub or store that is down.
     """
-    spec = load_spec(settings.services, service)
+    spec = with_source(load_spec(settings.services, service), model, ref)
     with open_world(settings) as world, world.hub(hub or settings.hub.endpoint) as source:
-        resolved = source.resolve(model or spec.model, ref or spec.ref)
+        resolved = source.resolve(spec.model, spec.ref)
     follower = Follower(settings, service)
     parameters = {"service": service, "model": model, "ref": ref, "hub": hub, "reason": reason}
     run = start_run(settings.prefect_api, DEPLOYMENT, parameters)

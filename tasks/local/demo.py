@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ from tasks.errors import BadInput, CandidateFailed, MachineError
 from tasks.following import Follower
 from tasks.local.environments import ROOT, environment_python
 from tasks.local.hub.publishing import publish
+from tasks.local.processes import last_line
 from tasks.local.stack import Stack, down, up
+from tasks.local.state import demonstration_mark, read_state
 from tasks.records import Outcome, Progress, ServiceRecord, Step, StepName, Value
 from tasks.reporting import publish_receipt, release_markdown
 from tasks.runs import start_run
@@ -97,54 +98,58 @@ def run_demo(home: Path, *, keep: bool, say: Callable[[str], None]) -> Demo:
     good = False
     try:
         down(home, wipe=True)
-        _mark(home).touch()
-        with ThreadPoolExecutor(1) as pool:
-            files = pool.submit(_sample_model, home / "models", say)
+        demonstration_mark(home).touch()
+        with _sample_model(home, say) as made:
             stack = up(home, progress=say)
-            files.result()
+            made()
         shown = _tell(stack, say)
         _write(home, shown)
         _judge(shown)
         good = True
     finally:
         if not (keep and good):
+            say("Stopping the stack.")
             down(home)
     return shown
 
 
 def _claim(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    if (home / "stack.json").exists() and not _mark(home).exists():
+    if read_state(home) is not None and not demonstration_mark(home).exists():
         raise BadInput(
             f"{home} holds a stack that is not the demonstration's, which would delete its weights and records.",
             remedy="Run `slipway down --wipe` if they are not needed, or set SLIPWAY_HOME to another folder.",
         )
 
 
-def _mark(home: Path) -> Path:
-    return home / "demonstration"
+@contextmanager
+def _sample_model(home: Path, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Make the sample model's three commits beside other work; the yielded call waits for them.
 
+    A later demonstration finds them made.
+    """
+    log = home / "logs" / "model.log"
+    log.parent.mkdir(exist_ok=True)
+    say("Turning the packaged SmolLM2-135M into the files of three commits.")
+    command = [str(environment_python("payload")), "-m", "serve.sample_model", str(home.absolute() / "models")]
+    with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as maker:
 
-def _sample_model(folder: Path, say: Callable[[str], None]) -> None:
-    """Make the sample model's three commits once; a later demonstration finds them made."""
-    python = environment_python("payload")
-    say("model      turns the packaged SmolLM2-135M into three commits' files")
-    try:
-        subprocess.run(
-            [python, "-m", "serve.sample_model", folder],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=CONVERSION_DEADLINE,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
-        output = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise MachineError(
-            f"The sample model cannot be made: {output[-1] if output else type(error).__name__}.",
-            remedy="Run `make install`, and see that 2 GB of memory and of disk are free.",
-        ) from error
-    say("model      three commits' files are ready")
+        def made() -> None:
+            try:
+                code = maker.wait(CONVERSION_DEADLINE)
+            except subprocess.TimeoutExpired:
+                code = None
+            if code != 0:
+                raise MachineError(
+                    f"The sample model cannot be made; the last it said is: {last_line(log)}",
+                    remedy=f"See that 2 GB of memory and of disk are free; its whole log is {log}.",
+                )
+            say("The files of three commits are ready.")
+
+        try:
+            yield made
+        finally:
+            maker.kill()
 
 
 def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:

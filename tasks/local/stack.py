@@ -61,7 +61,7 @@ def up(home: Path, *, progress: Progress, ports: Mapping[str, int] | None = None
 
 
 def down(home: Path, *, wipe: bool = False, progress: Progress = lambda _: None) -> int:
-    """End the stack and return how many processes that were; its data stays.
+    """End the stack and return how many processes that were; its data stays.  Ctrl-C does not cut it short.
 
     ``wipe`` removes the data too, all but ``models``, the converted sample model.
     """
@@ -69,7 +69,7 @@ def down(home: Path, *, wipe: bool = False, progress: Progress = lambda _: None)
     run = home / "run"
     if not run.is_dir():
         return 0
-    with processes.locked(run, patience_s=_LOCK_S, waiting=_tell_waiting(progress)):
+    with processes.locked(run, patience_s=_LOCK_S, waiting=_tell_waiting(progress)), _uninterruptible():
         state = read_state(home)
         ended = processes.end(run, state.mark if state else "")
         _clear_temporary(home)

@@ -17,6 +17,7 @@ from tasks._clock import Clock
 from tasks.errors import MachineError
 from tasks.local import ports
 from tasks.records import Value
+from tasks.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "slipway"
@@ -87,7 +88,7 @@ class Stack(Value):
         keys = Keys.load(self.home)
         return {
             "home": self.home,
-            "services": ROOT / "serve" / "services",
+            "services": read_settings().services.absolute(),
             "hub": {"endpoint": self.hub},
             "store": {
                 "url": f"s3://{self.bucket}",
@@ -116,6 +117,11 @@ class Stack(Value):
             "HF_HOME": str(self.home / "huggingface"),
             "NO_PROXY": "127.0.0.1,localhost",
         }
+
+
+def demonstration_mark(home: Path) -> Path:
+    """Return the file whose presence says that the stack is a demonstration's, which the next one may wipe."""
+    return home / "demonstration"
 
 
 def read_state(home: Path) -> State | None:
