@@ -138,6 +138,8 @@ def _prefect(here: Surroundings) -> Program:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # A killed run gives its deployment's one slot back after this, instead of five minutes.
+        "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",
         "PREFECT_CLI_COLORS": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -109,6 +109,7 @@ class Stack(Value):
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_PROFILES_PATH": str(self.home / "prefect" / "profiles.toml"),
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_CLI_COLORS": "false",
             "PREFECT_CLI_PROMPT": "false",
