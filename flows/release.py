@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
 from tasks import releasing
 from tasks._engine import Engine
@@ -32,9 +31,5 @@ def release(
     """
     settings = read_settings()
     with open_world(settings) as world:
-        engine = Engine(world, service)
         wanted = releasing.resolve(world, settings, service, model, ref, hub)
-        releasing.settle(engine, wanted)
-        if not releasing.open_release(engine, wanted, reason):
-            return Completed(name="Unchanged", message=f"{wanted.commit[:12]} is live already")
-        return releasing.final_state(releasing.drive(engine))
+        return releasing.carry(Engine(world, service), wanted, reason)

@@ -31,7 +31,8 @@ FORWARD = (
     StepName.BAKE,
     StepName.TIDY,
 )
-NEEDS_CANDIDATE = (StepName.READY, StepName.SMOKE, StepName.QUALITY)
+NEEDS_CANDIDATE = FORWARD[FORWARD.index(StepName.READY) :]
+NEEDS_TRAFFIC = (StepName.BAKE, StepName.TIDY)
 
 
 class Health(StrEnum):
@@ -86,10 +87,11 @@ def next_action(record: ServiceRecord, observed: Observed) -> Action:
         return Action(kind=ActionKind.IDLE)
     if progress.failure is not None:
         return _undo(progress, progress.failure, observed)
-    for step in FORWARD:
-        if not _settled(progress, step):
-            return Action(kind=ActionKind.STEP, step=_repair(step, progress, observed))
-    return Action(kind=ActionKind.CLOSE, outcome=Outcome.PROMOTED)
+    undone = next((step for step in FORWARD if not _settled(progress, step)), None)
+    step = _repair(undone, progress, observed)
+    if step is None:
+        return Action(kind=ActionKind.CLOSE, outcome=Outcome.PROMOTED)
+    return Action(kind=ActionKind.STEP, step=step)
 
 
 def _settled(progress: Progress, step: StepName) -> bool:
@@ -99,18 +101,26 @@ def _settled(progress: Progress, step: StepName) -> bool:
     return progress.done(step) or (step is StepName.TIDY and ended_badly)
 
 
-def _repair(step: StepName, progress: Progress, observed: Observed) -> StepName:
-    """Start the candidate again when a step needs it and the target has lost it."""
-    lost = progress.release.name not in observed.placements
-    return StepName.START if step in NEEDS_CANDIDATE and lost else step
+def _repair(step: StepName | None, progress: Progress, observed: Observed) -> StepName | None:
+    """Return an earlier step where the target no longer shows what ``step`` (none: the end) builds on."""
+    if step is not None and step not in NEEDS_CANDIDATE:
+        return step
+    placement = observed.placements.get(progress.release.name)
+    if placement is None:
+        return StepName.START
+    if placement.health is not Health.HEALTHY:
+        return StepName.READY
+    if (step is None or step in NEEDS_TRAFFIC) and not placement.live:
+        return StepName.SHIFT
+    return step
 
 
 def _undo(progress: Progress, failure: Failure, observed: Observed) -> Action:
     name = progress.release.name
-    may_be_live = progress.step(StepName.SHIFT) is not None or observed.live == name
-    if may_be_live and not progress.done(StepName.MOVE_BACK):
+    shifted = progress.step(StepName.SHIFT) is not None
+    if observed.live == name or (shifted and not progress.done(StepName.MOVE_BACK)):
         return Action(kind=ActionKind.STEP, step=StepName.MOVE_BACK)
-    if name in observed.placements and not progress.done(StepName.REMOVE):
+    if name in observed.placements:
         return Action(kind=ActionKind.STEP, step=StepName.REMOVE)
     outcome = Outcome.ROLLED_BACK if progress.done(StepName.SHIFT) else failure.outcome
     return Action(kind=ActionKind.CLOSE, outcome=outcome)

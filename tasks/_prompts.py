@@ -100,7 +100,7 @@ def parse_prompts(text: str, name: str) -> Prompts:
     """Check the YAML ``text`` of the file called ``name``; raises ``BadInput`` with every fault."""
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         fault = " ".join(str(error).split())
         raise BadInput(f"{name} is not YAML: {fault}.", remedy="Mend the syntax there.") from error
     if not isinstance(data, list) or not data:

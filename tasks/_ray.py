@@ -103,7 +103,13 @@ class RayTarget:
         self._change(lambda apps: [app for app in apps if app["name"] != release])
 
     def _applications(self) -> dict[str, App]:
-        shown: dict[str, App] = self._ask("GET").json().get("applications", {})
+        try:
+            shown: dict[str, App] = self._ask("GET").json()["applications"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise Refused(
+                f"{self._settings.dashboard} does not answer as Ray's dashboard does.",
+                remedy="Set SLIPWAY_RAY__DASHBOARD to it, not to what stands in front of it.",
+            ) from error
         return shown
 
     def _change(self, how: Callable[[list[App]], list[App]]) -> None:
@@ -111,15 +117,14 @@ class RayTarget:
         after = how(before)
         if after == before:
             return
+        self._ask("PUT", {**self._proxy(), "applications": after})
+
+    def _proxy(self) -> dict[str, Any]:
+        """Return where Serve's proxy is to listen, for a cluster that leaves it to us."""
+        if not self._settings.starts_proxy:
+            return {}
         serve = urlsplit(self._settings.serve)
-        self._ask(
-            "PUT",
-            {
-                "proxy_location": "HeadOnly",
-                "http_options": {"host": serve.hostname, "port": serve.port},
-                "applications": after,
-            },
-        )
+        return {"proxy_location": "HeadOnly", "http_options": {"host": serve.hostname, "port": serve.port}}
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -144,7 +149,7 @@ class RayTarget:
             )
         if response.is_server_error:
             raise Unreachable(f"The Ray cluster answered {response.status_code}: {response.text[:256]}")
-        if response.is_error:
+        if not response.is_success:
             raise Refused(f"The Ray cluster refused the change ({response.status_code}): {response.text[:256]}")
         return response
 

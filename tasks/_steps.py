@@ -16,21 +16,21 @@ from tasks._bake import look
 from tasks._clock import Clock
 from tasks._completions import ask
 from tasks._hub import Hub
-from tasks._machine import Health
+from tasks._machine import Health, Placement
 from tasks._mirror import mirror, weights_key
 from tasks._prompts import Prompts, load_prompts
 from tasks._quality import ask_all, quality
 from tasks._smoke import smoke
 from tasks._store import Store
 from tasks._target import Target
-from tasks.errors import CandidateFailed, TransientError
+from tasks.errors import CandidateFailed, TerminalError, TransientError
 from tasks.records import CheckResult, Progress, Release, ServiceRecord, StepName, Verdict
 from tasks.spec import ServiceSpec
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at a target that is changing."""
 SHIFT_DEADLINE = 60.0
-"""Seconds after which live traffic that does not arrive at its release counts as not shifted."""
+"""Seconds that a target may take to move traffic or to remove a release, beside the longest request."""
 IN_A_ROW = 5
 """Answers of the right release, one after the other and each on a new connection, that prove a shift."""
 
@@ -58,10 +58,11 @@ class World:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did, in one sentence, and the verdicts it gave."""
+    """What a step did, in one sentence, and the verdicts it gave; ``dark`` when nothing takes the traffic now."""
 
     detail: str
     checks: tuple[CheckResult, ...] = ()
+    dark: bool = False
 
 
 def do(step: StepName, world: World, progress: Progress, record: ServiceRecord) -> StepResult:
@@ -79,36 +80,44 @@ def _mirror(world: World, progress: Progress, _record: ServiceRecord) -> StepRes
 
 def _start(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
     release = progress.release
-    world.target.start(release, f"{world.store.url}/{weights_key(release.model, release.commit)}")
+    world.target.start(release, _weights(world, release))
     return StepResult(f"at {world.target.endpoint(release)}")
 
 
 def _ready(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
-    release, spec = progress.release, _spec(progress.release)
-    endpoint = world.target.endpoint(release)
+    return StepResult(f"first answer after {_await_ready(world, progress.release):.0f} s")
+
+
+def _await_ready(world: World, release: Release) -> float:
+    """Return the seconds until ``release`` answered, at the live address where that is its own."""
+    spec = _spec(release)
     for passed in world.clock.ticks(spec.deadlines.ready, LOOK_EVERY):
-        if _healthy(world, release):
-            answer = ask(endpoint, release.service, "Hello", max_tokens=1, timeout_s=spec.deadlines.request)
-            if answer.error is None and answer.release == release.name:
-                return StepResult(f"first answer after {passed:.0f} s")
-            log.info("%s is healthy but does not answer yet: %s", release.name, answer.error)
+        placement = _healthy(world, release)
+        if placement is None:
+            continue
+        base = world.target.address(release.service) if placement.live else world.target.endpoint(release)
+        answer = ask(base, release.service, "Hello", max_tokens=1, timeout_s=spec.deadlines.request)
+        if answer.error is None and answer.release == release.name:
+            return passed
+        log.info("%s is healthy but does not answer yet: %s", release.name, answer.error)
     raise CandidateFailed(
         f"{release.name} did not answer within {spec.deadlines.ready:.0f} s.",
         remedy="Its log shows why; `deadlines.ready` in the spec allows it more time.",
     )
 
 
-def _healthy(world: World, release: Release) -> bool:
+def _healthy(world: World, release: Release) -> Placement | None:
+    """Return how the target shows the release once it is healthy; raises ``CandidateFailed`` when it cannot be."""
     try:
         placement = world.target.observe(release.service).placements.get(release.name)
     except TransientError as error:
         log.warning("%s", error)
-        return False
+        return None
     if placement is None or placement.health is Health.REMOVING:
         raise CandidateFailed(f"{release.name} was removed while it was starting.")
     if placement.health is Health.FAILED:
         raise CandidateFailed(f"{release.name} could not start: {placement.message}")
-    return placement.health is Health.HEALTHY
+    return placement if placement.health is Health.HEALTHY else None
 
 
 def _smoke(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
@@ -136,20 +145,46 @@ def _shift(world: World, progress: Progress, record: ServiceRecord) -> StepResul
 
 
 def _move_back(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
+    """Lead traffic to the release before, started again if it is gone; to none if it cannot be.
+
+    The candidate keeps the traffic until then.  An undoing must have an end, so that the next release can begin.
+    """
     release = progress.release
     old = record.previous if record.live == release else record.live
-    world.target.shift(release.service, old.name if old else None)
-    if old is None:
-        return StepResult("no release was live before this one; the live address leads nowhere")
-    seconds = _await_live(world, old)
+    if old is None or not _revived(world, old):
+        world.target.shift(release.service, None)
+        why = f"{old.name} could not be started again" if old else "no release was live before this one"
+        return StepResult(f"{why}; the live address leads nowhere", dark=True)
+    world.target.shift(release.service, old.name)
+    proof = _proof_of_return(world, old)
     world.target.drain(release.service, release.name)
-    return StepResult(f"the live address answers with {old.name} again, {seconds:.1f} s after the switch")
+    return StepResult(proof)
+
+
+def _revived(world: World, old: Release) -> bool:
+    try:
+        world.target.start(old, _weights(world, old))
+        _await_ready(world, old)
+    except TerminalError as error:
+        log.warning("%s cannot take the traffic back: %s", old.name, error)
+        return False
+    return True
+
+
+def _proof_of_return(world: World, old: Release) -> str:
+    """Return how soon the live address answered with ``old``; a slow proof does not undo the move."""
+    try:
+        return f"the live address answers with {old.name} again, {_await_live(world, old):.1f} s after the switch"
+    except CandidateFailed as error:
+        log.warning("%s", error)
+        return f"moved to {old.name}, not yet proven: {error}"
 
 
 def _await_live(world: World, release: Release) -> float:
     """Return the seconds until the live address proved to answer with ``release`` and nothing else."""
     address, row = world.target.address(release.service), 0
-    for passed in world.clock.ticks(SHIFT_DEADLINE, 0.1):
+    deadline = _spec(release).deadlines.request + SHIFT_DEADLINE
+    for passed in world.clock.ticks(deadline, 0.1):
         row = row + 1 if _answers_as(address, release) else 0
         if row == IN_A_ROW:
             return passed
@@ -182,25 +217,30 @@ def _tidy(world: World, progress: Progress, record: ServiceRecord) -> StepResult
     keep = {release.name for release in (record.live, record.previous) if release}
     service = progress.release.service
     old = sorted(set(world.target.observe(service).placements) - keep)
+    known = {past.release.name: past.release for past in record.past}
     for name in old:
-        _remove_named(world, service, name, _spec(progress.release))
+        _remove_named(world, service, name, known.get(name, progress.release))
     return StepResult(f"removed {', '.join(old)}" if old else "nothing to remove")
 
 
 def _remove(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
     release = progress.release
-    _remove_named(world, release.service, release.name, _spec(release))
+    _remove_named(world, release.service, release.name, release)
     return StepResult(f"removed {release.name}")
 
 
-def _remove_named(world: World, service: str, name: str, spec: ServiceSpec) -> None:
-    """Remove a release and wait until it is gone, its longest request included."""
+def _remove_named(world: World, service: str, name: str, release: Release) -> None:
+    """Remove the release called ``name`` and wait until it is gone, the longest request of ``release`` included."""
     world.target.remove(service, name)
-    deadline = spec.deadlines.request + SHIFT_DEADLINE
+    deadline = _spec(release).deadlines.request + SHIFT_DEADLINE
     for _ in world.clock.ticks(deadline, LOOK_EVERY):
         if name not in world.target.observe(service).placements:
             return
     raise CandidateFailed(f"{name} is still there {deadline:.0f} s after its removal.")
+
+
+def _weights(world: World, release: Release) -> str:
+    return f"{world.store.url}/{weights_key(release.model, release.commit)}"
 
 
 def _spec(release: Release) -> ServiceSpec:

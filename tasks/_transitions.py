@@ -38,14 +38,23 @@ def begun(record: ServiceRecord, step: StepName, *, at: datetime) -> ServiceReco
 
 
 def ended(
-    record: ServiceRecord, step: StepName, *, detail: str, checks: tuple[CheckResult, ...], at: datetime
+    record: ServiceRecord,
+    step: StepName,
+    *,
+    detail: str,
+    checks: tuple[CheckResult, ...],
+    at: datetime,
+    dark: bool = False,
 ) -> ServiceRecord:
-    """Return the record with what ``step`` did, its verdicts, and what they mean for the release."""
+    """Return the record with what ``step`` did, its verdicts, and what they mean for the release.
+
+    ``dark`` says that moving back found no release that could take the traffic.
+    """
     failure = judge(step, checks)
     if failure is not None:
         record = broken(record, step, failure, at=at)
     else:
-        record = _with_traffic(_with_step(record, step, StepState.DONE, at, detail), step)
+        record = _with_traffic(_with_step(record, step, StepState.DONE, at, detail), step, dark=dark)
     return _with(record, checks=(*on_its_way(record).checks, *checks))
 
 
@@ -55,6 +64,11 @@ def broken(
     """Return the record with ``step`` failed; with a ``failure`` the release is to be undone."""
     record = _with_step(record, step, StepState.FAILED, at, failure.reason if failure else detail)
     return _with(record, failure=failure) if failure else record
+
+
+def adopted(record: ServiceRecord, run: str) -> ServiceRecord:
+    """Return the record with the release on its way carried by another run."""
+    return _with(record, run=run)
 
 
 def abandoned(record: ServiceRecord, reason: str) -> ServiceRecord:
@@ -95,10 +109,15 @@ def _with_step(record: ServiceRecord, name: StepName, state: StepState, at: date
     return _with(record, steps=(*others, step))
 
 
-def _with_traffic(record: ServiceRecord, step: StepName) -> ServiceRecord:
-    release = on_its_way(record).release
-    if step is StepName.SHIFT and record.live != release:
-        return record.model_copy(update={"previous": record.live, "live": release})
-    if step is StepName.MOVE_BACK and record.live == release:
-        return record.model_copy(update={"previous": None, "live": record.previous})
+def _with_traffic(record: ServiceRecord, step: StepName, *, dark: bool) -> ServiceRecord:
+    progress = on_its_way(record)
+    if step is StepName.SHIFT and record.live != progress.release:
+        kept = _with(record, kept_warm=record.previous)
+        return kept.model_copy(update={"previous": record.live, "live": progress.release})
+    if step is not StepName.MOVE_BACK:
+        return record
+    if dark:
+        return record.model_copy(update={"live": None, "previous": None})
+    if record.live == progress.release:
+        return record.model_copy(update={"live": record.previous, "previous": progress.kept_warm})
     return record

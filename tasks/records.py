@@ -155,6 +155,8 @@ class Progress(Value):
     checks: tuple[CheckResult, ...] = ()
     failure: Failure | None = None
     outcome: Outcome | None = None
+    kept_warm: Release | None = None
+    """What was ``previous`` before this release shifted traffic; moving back restores it."""
 
     def step(self, name: StepName) -> Step | None:
         """Return what is recorded of the step, if anything."""

@@ -13,7 +13,6 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from tasks._engine import Engine
-from tasks._machine import ActionKind, Health
 from tasks._steps import World
 from tasks.records import Outcome, Progress, Release, StepName, StepState
 from tasks.reporting import publish_checks, publish_release
@@ -33,6 +32,12 @@ TITLES = {
     StepName.TIDY: "remove older releases",
     StepName.MOVE_BACK: "move live traffic back",
     StepName.REMOVE: "remove the candidate",
+}
+SAID = {
+    Outcome.PROMOTED: "is live",
+    Outcome.REFUSED: "was refused",
+    Outcome.FAILED: "failed",
+    Outcome.ROLLED_BACK: "was rolled back",
 }
 
 
@@ -59,62 +64,35 @@ def resolve(
     )
 
 
-def settle(engine: Engine, wanted: Release) -> None:
-    """End the release that a dead run left on its way, unless it is the wanted one: that is carried on.
-
-    One that has not shifted traffic yet is given up for the newer request; one that has is brought to its end.
-    """
-    left = engine.record.current
-    if left is None or _same(left.release, wanted):
-        return
-    if left.step(StepName.SHIFT) is None:
-        engine.abandon(f"A newer request for commit {wanted.commit[:12]} took its place.")
-    log.info("first ends %s, which an earlier run left on its way", left.release.name)
-    drive(engine)
-
-
-def open_release(engine: Engine, wanted: Release, reason: str) -> bool:
-    """Record the wanted release as on its way; false when it is live and healthy already.
-
-    A release that an earlier run of the same wish left on its way is taken over.
-    """
-    record = engine.record
-    if record.current is not None:
-        log.info("carries on %s, which an earlier run left on its way", record.current.release.name)
-        return True
-    if record.live is not None and _same(record.live, wanted):
-        placement = engine.observe().placements.get(record.live.name)
-        if placement and placement.live and placement.health is Health.HEALTHY:
-            return False
-    release = wanted.model_copy(update={"number": record.next_number})
-    engine.open(release, run=str(runtime.flow_run.id or ""), reason=reason)
-    return True
-
-
-def drive(engine: Engine) -> Progress:
-    """Do one action after the other until the release on its way has ended, and report it."""
-    while (action := engine.next()).kind is ActionKind.STEP and action.step is not None:
-        step = action.step
-        state: State[Any] = _step.with_options(
-            name=TITLES[step], task_run_name=f"{engine.progress.release.name}: {TITLES[step]}"
-        )(engine, step, return_state=True)
-        if state.is_crashed() or (state.is_failed() and not _recorded(engine, step)):
-            state.result(raise_on_failure=True)
-    if action.outcome is None:
-        return engine.record.past[-1]
-    ended = engine.close(action.outcome)
+def carry(engine: Engine, wanted: Release, reason: str) -> State[Any]:
+    """Bring the wanted release to its end, after whatever an earlier run left on its way; return the run's state."""
+    if engine.stands_in_the_way(wanted):
+        engine.give_way(wanted)
+        log.info("first ends %s, which an earlier run left on its way", engine.progress.release.name)
+        publish_release(engine.drive(lambda step: _perform(engine, step)))
+    if not engine.begin(wanted, run=str(runtime.flow_run.id or ""), reason=reason):
+        return Completed(name="Unchanged", message=f"{wanted.commit[:12]} is live already")
+    ended = engine.drive(lambda step: _perform(engine, step))
     publish_release(ended)
-    return ended
+    return _final_state(ended)
 
 
-def final_state(ended: Progress) -> State[Any]:
-    """Return the Prefect state of a flow run whose release ended so."""
+def _final_state(ended: Progress) -> State[Any]:
     name = ended.release.name
     if ended.outcome is Outcome.PROMOTED:
         return Completed(name="Promoted", message=f"{name} is live")
+    outcome = ended.outcome or Outcome.FAILED
     why = ended.failure.reason if ended.failure else "no reason was recorded"
-    title = (ended.outcome or Outcome.FAILED).value.replace("_", " ").capitalize()
-    return Failed(name=title, message=f"{name} was {title.lower()}: {why}")
+    return Failed(name=outcome.value.replace("_", " ").capitalize(), message=f"{name} {SAID[outcome]}: {why}")
+
+
+def _perform(engine: Engine, step: StepName) -> None:
+    """Do one step as a task; what the record does not hold of its failure is raised here."""
+    title = TITLES[step]
+    named = _step.with_options(name=title, task_run_name=f"{engine.progress.release.name}: {title}")
+    state: State[Any] = named(engine, step, return_state=True)
+    if state.is_crashed() or (state.is_failed() and not _recorded(engine, step)):
+        state.result(raise_on_failure=True)
 
 
 @task(cache_policy=NO_CACHE)
@@ -138,8 +116,3 @@ def _recorded(engine: Engine, step: StepName) -> bool:
     undoing = step in (StepName.MOVE_BACK, StepName.REMOVE)
     recorded = engine.record.current.step(step)
     return not undoing and recorded is not None and recorded.state is StepState.FAILED
-
-
-def _same(one: Release, other: Release) -> bool:
-    """Return whether two releases are of one commit and one spec, whatever their numbers."""
-    return one.model_copy(update={"number": other.number}) == other

@@ -1,4 +1,4 @@
-"""Flow runs on a Prefect server: started from a deployment, followed to their end.
+"""Flow runs on a Prefect server: started from a deployment, read until their end.
 
 Nothing here decides anything about a release; a run that cannot be followed any more goes on by itself.
 """
@@ -10,13 +10,17 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import get_current_settings
 
-from tasks.errors import BadInput, NotFound, Unreachable
+from tasks.errors import AccessDenied, BadInput, NotFound, Unreachable
 from tasks.records import Value
 
-GOOD = StateType.COMPLETED
+RELEASE = "release/release"
+"""The flow ``release`` by its deployment of that name, as ``prefect.yaml`` has it."""
+NOT_BEGUN = (StateType.SCHEDULED, StateType.PENDING)
 
 
 class RunState(Value):
@@ -24,6 +28,7 @@ class RunState(Value):
 
     name: str
     message: str
+    begun: bool
     final: bool
     good: bool
 
@@ -31,8 +36,8 @@ class RunState(Value):
 def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> UUID:
     """Ask the Prefect server at ``api`` (empty: the configured one) to run ``deployment``; return the run's id.
 
-    Raises ``NotFound`` without such a deployment, ``BadInput`` for parameters that do not fit its flow, and
-    ``Unreachable`` when the server does not answer.
+    Raises ``NotFound`` without such a deployment, ``BadInput`` for parameters that do not fit its flow,
+    ``AccessDenied``, and ``Unreachable`` when the server does not answer.
     """
     with _client(api) as client:
         try:
@@ -42,35 +47,52 @@ def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> UUID:
                 f"The Prefect server has no deployment {deployment!r}.",
                 remedy="`slipway up` or `prefect deploy --all` makes it.",
             ) from error
-        try:
-            return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
-        except PrefectHTTPStatusError as error:
-            raise BadInput(
-                f"Prefect refuses these parameters for {deployment!r}: {error.response.text[:256]}."
-            ) from error
+        return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
 
 
 def read_run(api: str, run: UUID) -> RunState:
-    """Return the state of a flow run; raises ``Unreachable``."""
+    """Return the state of a flow run; raises ``NotFound`` when it was deleted, and as ``start_run`` does."""
     with _client(api) as client:
-        state = client.read_flow_run(run).state
+        try:
+            state = client.read_flow_run(run).state
+        except ObjectNotFound as error:
+            raise NotFound(
+                f"The flow run {run} was deleted.", remedy="`slipway status` shows the service."
+            ) from error
     if state is None:
-        return RunState(name="Unknown", message="", final=False, good=False)
+        return RunState(name="Unknown", message="", begun=False, final=False, good=False)
     return RunState(
         name=state.name or state.type.value,
         message=state.message or "",
+        begun=state.type not in NOT_BEGUN,
         final=state.is_final(),
-        good=state.type is GOOD,
+        good=state.type is StateType.COMPLETED,
     )
+
+
+def send_artifact(api: str, *, key: str, markdown: str, description: str) -> None:
+    """Show a text on the Prefect server at ``api`` that belongs to no flow run; raises as ``start_run`` does."""
+    artifact = ArtifactCreate(key=key, type="markdown", data=markdown, description=description)
+    with _client(api) as client:
+        client.create_artifact(artifact)
 
 
 @contextmanager
 def _client(api: str) -> Iterator[SyncPrefectClient]:
+    where = api or get_current_settings().api.url
+    if not where:
+        raise BadInput("No Prefect server is configured.", remedy="Set PREFECT_API_URL, or run `slipway up`.")
     try:
         with SyncPrefectClient(api=api) if api else get_client(sync_client=True) as client:
             yield client
+    except PrefectHTTPStatusError as error:
+        said = f"The Prefect server at {where} answered {error.response.status_code}: {error.response.text[:256]}"
+        if error.response.status_code in (401, 403):
+            raise AccessDenied(said, remedy="Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY.") from error
+        if error.response.is_server_error:
+            raise Unreachable(said) from error
+        raise BadInput(said) from error
     except httpx.TransportError as error:
         raise Unreachable(
-            f"The Prefect server at {api or 'the configured address'} does not answer.",
-            remedy="`slipway up` repairs the embedded one.",
+            f"The Prefect server at {where} does not answer.", remedy="`slipway up` repairs the embedded one."
         ) from error

@@ -39,6 +39,9 @@ class RaySettings(BaseModel):
     dashboard: str = Field("", description="base URL of the dashboard and Serve's REST API")
     serve: str = Field("", description="base URL of Serve's HTTP proxy")
     token: SecretStr | None = Field(None, description="Ray's authentication token")
+    starts_proxy: bool = Field(
+        False, description="whether Serve's proxy is to be started at `serve`; the embedded cluster's is"
+    )
 
 
 class Settings(BaseSettings):

@@ -6,20 +6,39 @@ Durations are seconds, sizes are bytes unless the name says otherwise.
 """
 
 import difflib
+import json
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from tasks.errors import BadInput, NotFound
 from tasks.records import Value
 
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$")]
+
+def _is_no_release(name: str) -> str:
+    if re.search(r"-r\d+$", name):
+        raise ValueError("a service may not be called as a release is")
+    return name
+
+
+def _is_json(engine: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(engine, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError("only what JSON can hold may be given to the engine") from error
+    return engine
+
+
+ServiceName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"), AfterValidator(_is_no_release)
+]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=96)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,8 +52,12 @@ class Resources(Value):
     """What one replica of the engine is given."""
 
     replicas: Annotated[int, Field(ge=1)] = Field(1, description="engine replicas of a release")
-    cpus: Annotated[float, Field(gt=0)] = Field(1, description="logical CPUs of a replica, as Ray counts them")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs of a replica; 0 runs the CPU build")
+    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        1, description="logical CPUs of a replica, as Ray counts them"
+    )
+    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0, description="GPUs of a replica; 0 runs the CPU build"
+    )
 
 
 class Deadlines(Value):
@@ -79,7 +102,9 @@ class ServiceSpec(Value):
     ref: str = Field("main", min_length=1, description="branch, tag or 40-hex commit to follow")
     target: TargetKind = TargetKind.RAY
     resources: Resources = Resources()
-    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments")
+    engine: Annotated[dict[str, Any], AfterValidator(_is_json)] = Field(
+        default_factory=dict, description="vLLM engine arguments"
+    )
     limits: Limits = Limits()
     checks: Checks = Checks()
     bake: Bake = Bake()
@@ -95,7 +120,10 @@ def load_spec(folder: Path, service: str) -> ServiceSpec:
     path = folder / f"{service}.yaml"
     if not path.is_file():
         raise NotFound(f"There is no service {service!r} in {folder}.", remedy=_known_services(folder, service))
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {type(error).__name__}.", remedy="Save it as UTF-8.") from error
     spec = parse_spec(text, str(path))
     if spec.service != service:
         raise BadInput(
@@ -110,7 +138,7 @@ def parse_spec(text: str, name: str) -> ServiceSpec:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"{name} is not YAML: {_one_line(error)}.", remedy="Mend the syntax there.") from error
     if not isinstance(data, dict):
         raise BadInput(f"{name} holds no mapping.", remedy="Start it with `service:` and `model:`.")
@@ -182,5 +210,5 @@ def _line(node: yaml.Node | None, where: list[str]) -> int:
     return line
 
 
-def _one_line(error: yaml.YAMLError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

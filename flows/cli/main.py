@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.errors import BadInput, Refused, SlipwayError, TransientError
+from tasks.errors import BadInput, SlipwayError, TransientError
 from tasks.local.state import Stack, demonstration_mark
 from tasks.settings import Settings, read_settings
 
@@ -136,7 +136,7 @@ def release(
 
     end = run_release(_settings(), service, model=model, ref=ref, hub=hub, reason=reason, say=_say)
     typer.echo(end.to_json().decode() if as_json else end.message)
-    raise typer.Exit(0 if end.good else Refused.exit_code)
+    raise typer.Exit(end.exit_code)
 
 
 @app.command()

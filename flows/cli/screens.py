@@ -13,7 +13,7 @@ from tasks.spec import load_spec, service_names
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
-    """Return the stack's health and the state of every service that has a spec or a record."""
+    """Return the stack's health and the state of every service that has a spec."""
     stack = None if settings.store.url else read_stack(settings.home)
     if stack is not None:
         settings = Settings(**stack.settings())
@@ -38,7 +38,7 @@ def read_history(settings: Settings, service: str) -> list[dict[str, Any]]:
 
 def print_status(shown: dict[str, Any]) -> None:
     """Print what ``read_status`` returned."""
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     if shown["stack"] is None:
         console.print("no embedded stack is up; `slipway up` starts one")
     else:
@@ -51,6 +51,8 @@ def print_status(shown: dict[str, Any]) -> None:
             f"{name}: live {_named(service['live'])}, kept warm {_named(service['previous'])}, "
             f"on its way {_named(service['current'])}"
         )
+        if service["live"] and service["serving"] != service["live"]["name"]:
+            console.print(f"{name}: {service['live']['name']} does not run; `slipway release {name}` brings it back")
 
 
 def print_history(past: list[dict[str, Any]]) -> None:
@@ -80,11 +82,22 @@ def _service(settings: Settings, name: str) -> dict[str, Any]:
     except SlipwayError as error:
         return {"error": str(error)}
     current = record.current.release if record.current else None
-    return {
+    return {"serving": _serving(settings, name)} | {
         "live": _release(record.live),
         "previous": _release(record.previous),
         "current": _release(current),
     }
+
+
+def _serving(settings: Settings, name: str) -> str | None:
+    """Return which release the target shows at the live address; ``None`` for none, or a target that is away."""
+    from tasks._world import open_world  # noqa: PLC0415
+
+    try:
+        with open_world(settings) as world:
+            return world.target.observe(name).live
+    except SlipwayError:
+        return None
 
 
 def _release(release: Release | None) -> dict[str, str] | None:

@@ -1,15 +1,13 @@
 """``slipway release``: asks Prefect for a run and shows its steps as they end."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from tasks._world import open_world
-from tasks.following import Follower, RunEnd
-from tasks.records import Progress, Step, StepState
-from tasks.runs import start_run
+from tasks.following import Follower, RunEnd, step_line
+from tasks.runs import RELEASE, start_run
 from tasks.settings import Settings
 from tasks.spec import load_spec, with_source
-
-DEPLOYMENT = "release/release"
 
 
 def run_release(
@@ -30,14 +28,12 @@ def run_release(
     spec = with_source(load_spec(settings.services, service), model, ref)
     with open_world(settings) as world, world.hub(hub or settings.hub.endpoint) as source:
         resolved = source.resolve(spec.model, spec.ref)
-    follower = Follower(settings, service)
     parameters = {"service": service, "model": model, "ref": ref, "hub": hub, "reason": reason}
-    run = start_run(settings.prefect_api, DEPLOYMENT, parameters)
-    say(f"{service}: commit {resolved.commit[:12]}, flow run {run}")
-    return follower.follow(run, on_step=lambda progress, step: say(step_line(progress, step)))
-
-
-def step_line(progress: Progress, step: Step) -> str:
-    """Return one line about a step that has ended."""
-    mark = "ok  " if step.state is StepState.DONE else "FAIL"
-    return f"{progress.release.name:10} {mark} {step.name.value:10} {step.seconds:6.1f} s  {step.detail}"
+    with closing(Follower(settings, service)) as follower:
+        run = start_run(settings.prefect_api, RELEASE, parameters)
+        say(f"{service}: commit {resolved.commit[:12]}, flow run {run}")
+        return follower.follow(
+            run,
+            on_step=lambda progress, step: say(step_line(progress, step)),
+            on_state=lambda state: None if state.begun else say(f"{service}: the run is {state.name}"),
+        )

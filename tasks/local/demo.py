@@ -6,11 +6,12 @@ that it ended as it should: a first release and a better one promoted, a bad one
 request lost.  Its stack is its own: one that holds other work is left alone.
 """
 
+import fcntl
 import importlib.metadata
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,27 @@ from tasks._completions import ask
 from tasks._probe import Probe
 from tasks._prompts import load_prompts
 from tasks._receipt import Receipt, receipt
+from tasks._receipt_text import sentence
 from tasks._timeline import timeline
-from tasks.errors import BadInput, CandidateFailed, MachineError
-from tasks.following import Follower
+from tasks.errors import BadInput, CandidateFailed, Conflict, MachineError
+from tasks.following import Follower, step_line
 from tasks.local.environments import ROOT, environment_python
 from tasks.local.hub.publishing import publish
 from tasks.local.processes import last_line
 from tasks.local.stack import Stack, down, up
 from tasks.local.state import demonstration_mark, read_state
-from tasks.records import Outcome, Progress, ServiceRecord, Step, StepName, Value
+from tasks.records import Outcome, Progress, ServiceRecord, StepName, Value, Verdict
 from tasks.reporting import publish_receipt, release_markdown
-from tasks.runs import start_run
+from tasks.runs import RELEASE, start_run
 from tasks.settings import Settings
 from tasks.spec import ServiceSpec, load_spec
 
 SERVICE = "chat"
-DEPLOYMENT = "release/release"
 QUESTION = "What is the capital of France?"
 STEADY_STREAMS, STEADY_PLAIN, STEADY_TOKENS, STEADY_PAUSE = 2, 1, 32, 1.0
 """What clients do all along: few and with pauses, because the candidate starts on the same two cores."""
-SWITCH_STREAMS, SWITCH_TOKENS = 36, 160
-"""Streams held open while a switch is near: more than the thirty that the receipt is to show open across one."""
+SWITCH_STREAMS, SWITCH_TOKENS, LEAST_STREAMS = 36, 160, 30
+"""Streams held open while a switch is near, and how many of them the receipt must show open across it."""
 CONVERSION_DEADLINE = 600.0
 LIVE_DEADLINE = 600.0
 
@@ -94,32 +95,40 @@ def run_demo(home: Path, *, keep: bool, say: Callable[[str], None]) -> Demo:
     Raises ``BadInput`` when ``home`` holds a stack that is not a demonstration's, ``MachineError`` when this
     machine cannot run it, and ``CandidateFailed`` when the story took another turn than it should.
     """
-    _claim(home)
-    good = False
-    try:
-        down(home, wipe=True)
-        demonstration_mark(home).touch()
-        with _sample_model(home, say) as made:
-            stack = up(home, progress=say)
-            made()
-        shown = _tell(stack, say)
-        _write(home, shown)
-        _judge(shown)
-        good = True
-    finally:
-        if not (keep and good):
-            say("Stopping the stack.")
-            down(home)
+    with _claimed(home):
+        good = False
+        try:
+            down(home, wipe=True)
+            demonstration_mark(home).touch()
+            with _sample_model(home, say) as made:
+                stack = up(home, progress=say)
+                made()
+            shown = _tell(stack, say)
+            _judge(shown)
+            good = True
+        finally:
+            if not (keep and good):
+                say("Stopping the stack.")
+                down(home)
     return shown
 
 
-def _claim(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _claimed(home: Path) -> Iterator[None]:
+    """Hold ``home`` for one demonstration; raises ``BadInput`` when it is a person's own, ``Conflict`` when taken."""
+    run = home / "run"
+    run.mkdir(parents=True, exist_ok=True)
     if read_state(home) is not None and not demonstration_mark(home).exists():
         raise BadInput(
             f"{home} holds a stack that is not the demonstration's, which would delete its weights and records.",
             remedy="Run `slipway down --wipe` if they are not needed, or set SLIPWAY_HOME to another folder.",
         )
+    with (run / "demonstration.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(f"Another demonstration uses {home}.", remedy="Wait until it has ended.") from error
+        yield
 
 
 @contextmanager
@@ -164,8 +173,7 @@ def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
     drawing = stack.home / "report" / "timeline.svg"
     drawing.parent.mkdir(exist_ok=True)
     drawing.write_text(timeline(proof))
-    publish_receipt(stack.prefect_api, SERVICE, proof, drawing)
-    return Demo(
+    shown = Demo(
         releases=releases,
         receipt=proof,
         live=Live(release=answer.release or "", commit=answer.commit or "", answer=answer.text),
@@ -176,6 +184,9 @@ def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
         },
         versions=_versions(),
     )
+    _write(stack.home, shown)
+    publish_receipt(stack.prefect_api, SERVICE, proof, drawing)
+    return shown
 
 
 @contextmanager
@@ -202,20 +213,21 @@ def _chapter(
     files = stack.home / "models" / chapter.files
     commit = publish(stack.home / "hub", spec.model, files, message=chapter.title)
     say(f"\n{chapter.title}: {spec.model} is now at commit {commit[:12]}")
-    follower = Follower(settings, SERVICE)
-    run = start_run(settings.prefect_api, DEPLOYMENT, {"service": SERVICE, "reason": chapter.title})
-    end = follower.follow(
-        run,
-        on_step=lambda progress, step: say(_line(progress, step)),
-        on_look=lambda record: _crowd(probe, record),
-    )
-    say(f"{SERVICE:10} {end.state}: {end.message}")
+    with closing(Follower(settings, SERVICE)) as follower:
+        run = start_run(settings.prefect_api, RELEASE, {"service": SERVICE, "reason": chapter.title})
+        end = follower.follow(
+            run,
+            on_step=lambda progress, step: say(step_line(progress, step)),
+            on_look=lambda record: _crowd(probe, record),
+        )
+        live = follower.record.live
+    say(f"{SERVICE:10} {end.state}")
     if end.release is None or end.release.outcome is not chapter.ends:
         raise CandidateFailed(
             f"{chapter.title!r} should have been {chapter.ends.value}, but {end.state}: {end.message}",
             remedy=f"The logs are in {stack.home / 'logs'}.",
         )
-    if follower.record.live == end.release.release:
+    if live == end.release.release:
         probe.wait_until_live(LIVE_DEADLINE)
     return end.release
 
@@ -237,12 +249,15 @@ def _crowd(probe: Probe, record: ServiceRecord) -> None:
 
 
 def _judge(demo: Demo) -> None:
-    """Raise ``CandidateFailed`` unless clients lost nothing and the second release answers."""
-    lost = demo.receipt.lost + demo.receipt.truncated
-    if lost:
-        raise CandidateFailed(f"{lost} of {demo.receipt.requests} requests were lost or cut.")
+    """Raise ``CandidateFailed`` unless clients lost nothing, many were there, and the second release answers."""
+    if demo.receipt.verdict is not Verdict.PASS:
+        raise CandidateFailed(f"The receipt proves nothing good: {sentence(demo.receipt)}")
+    if demo.receipt.streams_open_across < LEAST_STREAMS:
+        raise CandidateFailed(
+            f"Only {demo.receipt.streams_open_across} streams were open across the switch, not {LEAST_STREAMS}."
+        )
     if demo.live.release != demo.releases[1].release.name or "Paris" not in demo.live.answer:
-        raise CandidateFailed(f"{demo.live.release or 'nothing'} is live and answers {demo.live.answer!r}.")
+        raise CandidateFailed(f"{demo.live.release or 'Nothing'} is live and answers {demo.live.answer!r}.")
 
 
 def _write(home: Path, demo: Demo) -> None:
@@ -260,12 +275,6 @@ def _release_document(progress: Progress) -> dict[str, Any]:
         "checks": [{"name": check.name, "verdict": check.verdict.value} for check in progress.checks],
         "seconds": progress.seconds(),
     }
-
-
-def _line(progress: Progress, step: Step) -> str:
-    return (
-        f"{progress.release.name:10} {step.state.value:7} {step.name.value:10} {step.seconds:6.1f} s  {step.detail}"
-    )
 
 
 def _versions() -> dict[str, str]:

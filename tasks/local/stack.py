@@ -17,7 +17,7 @@ from tasks._clock import Clock
 from tasks.errors import MachineError
 from tasks.local import deployments, machine, processes
 from tasks.local.components import COMPONENTS, Component, Surroundings
-from tasks.local.state import Keys, Stack, addresses, read_state, remember, short_folder
+from tasks.local.state import Keys, Stack, addresses, demonstration_mark, read_state, remember, short_folder
 from tasks.records import Value
 
 __all__ = ["Health", "Progress", "Stack", "down", "health", "read_stack", "up"]
@@ -74,7 +74,8 @@ def down(home: Path, *, wipe: bool = False, progress: Progress = lambda _: None)
         ended = processes.end(run, state.mark if state else "")
         _clear_temporary(home)
         if wipe:
-            for path in home.iterdir():
+            # The mark goes last: a wipe that is cut short leaves a demonstration's folder known as such.
+            for path in sorted(home.iterdir(), key=lambda path: path == demonstration_mark(home)):
                 if path.name not in {"models", "run"}:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return ended

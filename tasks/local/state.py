@@ -89,7 +89,7 @@ class Stack(Value):
         return {
             "home": self.home,
             "services": read_settings().services.absolute(),
-            "hub": {"endpoint": self.hub},
+            "hub": {"endpoint": self.hub, "token": None},
             "store": {
                 "url": f"s3://{self.bucket}",
                 "endpoint": self.s3,
@@ -97,7 +97,7 @@ class Stack(Value):
                 "access_key": keys.access_key,
                 "secret_key": keys.secret_key,
             },
-            "ray": {"dashboard": self.ray, "serve": self.serve, "token": keys.ray_token},
+            "ray": {"dashboard": self.ray, "serve": self.serve, "token": keys.ray_token, "starts_proxy": True},
             "prefect_api": self.prefect_api,
         }
 

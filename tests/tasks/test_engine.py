@@ -14,11 +14,11 @@ import pytest
 from tasks._clock import Clock
 from tasks._engine import Engine as ReleaseEngine
 from tasks._hub import Hub
-from tasks._machine import Action, ActionKind
+from tasks._machine import Action, ActionKind, Observed
 from tasks._ray import RayTarget
 from tasks._steps import World
 from tasks._store import Store
-from tasks.errors import Conflict
+from tasks.errors import Conflict, Unreachable
 from tasks.records import Outcome, Progress, Release, StepName
 from tests.fakes.context_engine import ContextEngine
 from tests.fakes.engine import Engine
@@ -58,8 +58,8 @@ class Stage:
     def release(self, number: int) -> Progress:
         """Carry a new commit to its end."""
         engine = self.engine()
-        engine.open(self.wanted(number), run=f"run-{number}", reason="test")
-        return finish(engine)
+        assert engine.begin(self.wanted(number), run=f"run-{number}", reason="test")
+        return engine.drive()
 
     def live(self) -> str | None:
         """Return which release answers at the live address."""
@@ -84,16 +84,30 @@ class DyingClock(Clock):
         return super().now()
 
 
-def finish(engine: ReleaseEngine) -> Progress:
-    """Do one action after the other until the release has ended."""
-    for _ in range(30):
-        action = engine.next()
-        if action.kind is not ActionKind.STEP:
-            assert action.outcome is not None
-            return engine.close(action.outcome)
-        assert action.step is not None
-        engine.perform(action.step)
-    pytest.fail("no end after 30 actions")
+class Moody:
+    """A target that is away at every third look."""
+
+    def __init__(self, target: Any) -> None:
+        self._target, self._looks = target, 0
+
+    def observe(self, service: str) -> Observed:
+        """Look, or not."""
+        self._looks += 1
+        if self._looks % 3 == 0:
+            raise Unreachable("away")
+        observed: Observed = self._target.observe(service)
+        return observed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+
+class Hasty(Clock):
+    """Waits a hundredth of what it is asked to."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not for long."""
+        super().sleep(seconds / 100)
 
 
 def answering(text: str) -> Any:
@@ -172,7 +186,7 @@ def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> No
     """Traffic goes back to the release before, which was kept warm."""
     stage.release(1)
     engine = stage.engine()
-    engine.open(stage.wanted(2), run="run", reason="test")
+    engine.begin(stage.wanted(2), run="run", reason="test")
     while engine.next() != Action(kind=ActionKind.STEP, step=StepName.BAKE):
         step = engine.next().step
         assert step is not None
@@ -180,7 +194,7 @@ def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> No
     assert "chat-r2" == stage.live()
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
 
-    ended = finish(engine)
+    ended = engine.drive()
 
     assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
     placements = stage.engine().observe().placements
@@ -195,7 +209,7 @@ def test_a_run_that_died_is_finished_by_the_next(stage: Stage, step: StepName, w
     """Whether the effect happened or not, a new run comes to the same end with no second candidate."""
     stage.release(1)
     engine = stage.engine()
-    engine.open(stage.wanted(2), run="run", reason="test")
+    engine.begin(stage.wanted(2), run="run", reason="test")
     while engine.next().step is not step:
         performed = engine.next().step
         assert performed is not None
@@ -205,7 +219,7 @@ def test_a_run_that_died_is_finished_by_the_next(stage: Stage, step: StepName, w
     with pytest.raises(DiedError):
         dying.perform(step)
 
-    ended = finish(stage.engine())
+    ended = stage.engine().drive()
 
     assert (Outcome.PROMOTED, "chat-r2") == (ended.outcome, stage.live())
     assert 2 == stage.cluster.replicas
@@ -214,8 +228,8 @@ def test_a_run_that_died_is_finished_by_the_next(stage: Stage, step: StepName, w
 def test_of_two_writers_one_stops(stage: Stage) -> None:
     """A run that was thought dead and wakes up is stopped by its next write, before it touches anything."""
     zombie = stage.engine()
-    zombie.open(stage.wanted(1), run="zombie", reason="test")
-    finish(stage.engine())
+    zombie.begin(stage.wanted(1), run="zombie", reason="test")
+    stage.engine().drive()
 
     with pytest.raises(Conflict):
         zombie.perform(StepName.START)
@@ -223,14 +237,83 @@ def test_of_two_writers_one_stops(stage: Stage) -> None:
     assert 1 == stage.cluster.replicas
 
 
+def test_a_roll_back_starts_the_old_release_again_when_it_is_gone(stage: Stage) -> None:
+    """A cluster that came back empty does not keep the bad release live, nor the service stuck."""
+    stage.release(1)
+    del stage.cluster.apps["chat-r1"]
+    engine = stage.engine()
+    engine.begin(stage.wanted(2), run="run", reason="test")
+    while engine.next().step is not StepName.BAKE:
+        step = engine.next().step
+        assert step is not None
+        engine.perform(step)
+    stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
+
+    ended = engine.drive()
+
+    assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
+
+
+def test_a_roll_back_ends_even_when_nothing_can_take_the_traffic(stage: Stage) -> None:
+    """The bad release goes, the record says that nothing is live, and the next release can begin."""
+    stage.release(1)
+    engine = stage.engine()
+    engine.begin(stage.wanted(2), run="run", reason="test")
+    while engine.next().step is not StepName.BAKE:
+        step = engine.next().step
+        assert step is not None
+        engine.perform(step)
+    del stage.cluster.apps["chat-r1"]
+    stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
+    good, stage.cluster.engine = stage.cluster.engine, lambda _args: None
+
+    ended = engine.drive()
+
+    assert (Outcome.ROLLED_BACK, None) == (ended.outcome, stage.live())
+    assert engine.record.live is None
+    stage.cluster.engine = good
+    del stage.cluster.apps["chat-r1"]
+    assert Outcome.PROMOTED is stage.release(3).outcome
+
+
+def test_a_target_that_is_away_for_a_while_is_waited_for(stage: Stage) -> None:
+    """A record or target that does not answer is tried again before a release is left half-way."""
+    engine = ReleaseEngine(replace(stage.world, target=Moody(stage.world.target), clock=Hasty()), "chat")
+    engine.begin(stage.wanted(1), run="run", reason="test")
+
+    assert Outcome.PROMOTED is engine.drive().outcome
+
+
+def test_a_wish_for_what_is_being_undone_begins_anew(stage: Stage) -> None:
+    """A dead run's refused release is ended first, and does not swallow the new wish."""
+    engine = stage.engine()
+    wanted = stage.wanted(1)
+    engine.begin(wanted, run="run", reason="test")
+    engine.give_way(wanted)
+
+    later = stage.engine()
+
+    assert later.stands_in_the_way(wanted)
+    later.drive()
+    assert later.begin(wanted, run="run-2", reason="test")
+    assert (Outcome.PROMOTED, "chat-r2") == (later.drive().outcome, stage.live())
+
+
+def test_asking_for_what_is_live_does_nothing(stage: Stage) -> None:
+    """The same commit and spec, healthy at the live address, is no new release."""
+    stage.release(1)
+
+    assert not stage.engine().begin(stage.wanted(1), run="run", reason="test")
+
+
 def test_a_hub_that_is_gone_fails_the_release_and_nothing_else(stage: Stage) -> None:
     """The commit cannot be mirrored, so no candidate is started."""
     stage.release(1)
     wanted = stage.wanted(2).model_copy(update={"commit": "f" * 40})
     engine = stage.engine()
-    engine.open(wanted, run="run", reason="test")
+    engine.begin(wanted, run="run", reason="test")
 
-    ended = finish(engine)
+    ended = engine.drive()
 
     assert (Outcome.FAILED, "chat-r1") == (ended.outcome, stage.live())
     assert ended.step(StepName.START) is None
