@@ -22,10 +22,10 @@ def release(
     """Release the commit that the service's ref points to now.
 
     Args:
-        service: Name of the service, e.g. `chat`; it has a spec.
-        model: `org/name` to release instead of the spec's model.
-        ref: Branch, tag or commit to release instead of the spec's ref.
-        hub: Base URL of the Hub to take it from instead of the configured one.
+        service: Name of the service, e.g. chat, as in serve/services/chat.yaml.
+        model: A model, org/name, to release instead of the spec's; None is the spec's.
+        ref: Branch, tag or commit to release instead of the spec's ref; None is the spec's.
+        hub: Base URL of the Hub to take it from; None is the configured one.
         reason: Why; kept in the record.
 
     """

@@ -44,7 +44,7 @@ def markdown(receipt: Receipt) -> str:
     if receipt.probe:
         cost = f"{receipt.probe.cpu_s:.1f} CPU seconds in {receipt.probe.wall_s:.0f} s"
         rows.append(("the probe", f"asked {receipt.probe.achieved:.1%} of what it was told to; {cost}"))
-    parts = [f"**{sentence(receipt)}**", _table(("", ""), rows)]
+    parts = [f"**{sentence(receipt)}**", _table(("what clients saw", "count"), rows)]
     if receipt.switches:
         switches = [
             (

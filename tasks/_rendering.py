@@ -12,6 +12,7 @@ from tasks.records import CheckResult, Verdict
 PROMPT_LENGTH = 60
 ANSWER_LENGTH = 160
 """Characters of a prompt and of an answer that evidence shows."""
+WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
 def evidence(answer: Answer) -> str:
@@ -22,7 +23,8 @@ def evidence(answer: Answer) -> str:
 
 
 def results_markdown(results: Sequence[CheckResult]) -> str:
-    """Return a table of verdicts and, below it, the evidence of those that are not a pass."""
+    """Return a table of verdicts, worst first, and below it the evidence of those that are not a pass."""
+    results = sorted(results, key=lambda result: WORST_FIRST.index(result.verdict))
     lines = [
         "| check | verdict | what was found |",
         "|---|---|---|",

@@ -28,7 +28,6 @@ BEGIN_WITHIN = 300.0
 class RunEnd(Value):
     """How a release run ended; ``release`` is absent when the run ended before it opened one."""
 
-    state: str
     message: str
     good: bool
     release: Progress | None = None
@@ -103,7 +102,7 @@ class Follower:
             state = now
             on_look(self.record)
             if state.final:
-                return RunEnd(state=state.name, message=state.message, good=state.good, release=self._ended(run))
+                return RunEnd(message=state.message, good=state.good, release=self._ended(run))
             if state.begun or state.name == WAITING:
                 begun = clock.monotonic()
             if clock.monotonic() - begun > BEGIN_WITHIN:

@@ -10,29 +10,19 @@ from typing import Any
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
 from tasks._engine import Engine
 from tasks._steps import World
 from tasks.records import Outcome, Progress, Release, StepName, StepState
-from tasks.reporting import publish_checks, publish_release
+from tasks.reporting import TITLES, name_run, publish_checks, publish_release
 from tasks.settings import Settings
 from tasks.spec import load_spec, with_source
 
 log = logging.getLogger(__name__)
+logging.getLogger("prefect.flow_runs").addFilter(lambda record: not _is_refusal(record))
 
-TITLES = {
-    StepName.MIRROR: "mirror the weights",
-    StepName.START: "start the candidate",
-    StepName.READY: "wait for its first answer",
-    StepName.SMOKE: "smoke checks",
-    StepName.QUALITY: "quality checks",
-    StepName.SHIFT: "shift live traffic",
-    StepName.BAKE: "bake",
-    StepName.TIDY: "remove older releases",
-    StepName.MOVE_BACK: "move live traffic back",
-    StepName.REMOVE: "remove the candidate",
-}
 SAID = {
     Outcome.PROMOTED: "is live",
     Outcome.REFUSED: "was refused",
@@ -53,7 +43,7 @@ def resolve(
     endpoint = hub or settings.hub.endpoint
     with world.hub(endpoint) as source:
         commit = source.resolve(spec.model, spec.ref).commit
-    log.info("%s@%s is commit %s", spec.model, spec.ref, commit)
+    log.info("%s@%s is commit %s at %s", spec.model, spec.ref, commit, endpoint)
     return Release(
         service=service,
         number=1,
@@ -71,19 +61,20 @@ def carry(engine: Engine, wanted: Release, reason: str) -> State[Any]:
         log.info("first ends %s, which an earlier run left on its way", engine.progress.release.name)
         publish_release(engine.drive(lambda step: _perform(engine, step)))
     if not engine.begin(wanted, run=str(runtime.flow_run.id or ""), reason=reason):
-        return Completed(name="Unchanged", message=f"{wanted.commit[:12]} is live already")
+        return Completed(message=f"{wanted.commit[:12]} is live already")
+    name_run(f"{engine.progress.release.name}: {wanted.commit[:12]}")
     ended = engine.drive(lambda step: _perform(engine, step))
     publish_release(ended)
     return _final_state(ended)
 
 
 def _final_state(ended: Progress) -> State[Any]:
-    name = ended.release.name
-    if ended.outcome is Outcome.PROMOTED:
-        return Completed(name="Promoted", message=f"{name} is live")
-    outcome = ended.outcome or Outcome.FAILED
+    """Return Prefect's own states under their own names: its pages find runs by them."""
+    name, outcome = ended.release.name, ended.outcome or Outcome.FAILED
+    if outcome is Outcome.PROMOTED:
+        return Completed(message=f"{name} {SAID[outcome]}")
     why = ended.failure.reason if ended.failure else "no reason was recorded"
-    return Failed(name=outcome.value.replace("_", " ").capitalize(), message=f"{name} {SAID[outcome]}: {why}")
+    return Failed(message=f"{name} {SAID[outcome]}: {why}")
 
 
 def _perform(engine: Engine, step: StepName) -> None:
@@ -104,9 +95,7 @@ def _step(engine: Engine, step: StepName) -> State[Any]:
     if recorded is not None and recorded.state is StepState.FAILED:
         failure = engine.progress.failure
         return Failed(message=failure.reason if failure else recorded.detail)
-    detail = recorded.detail if recorded else ""
-    log.info("%s: %s: %s", engine.progress.release.name, step.value, detail)
-    return Completed(message=detail)
+    return Completed(message=recorded.detail if recorded else "")
 
 
 def _recorded(engine: Engine, step: StepName) -> bool:
@@ -116,3 +105,8 @@ def _recorded(engine: Engine, step: StepName) -> bool:
     undoing = step in (StepName.MOVE_BACK, StepName.REMOVE)
     recorded = engine.record.current.step(step)
     return not undoing and recorded is not None and recorded.state is StepState.FAILED
+
+
+def _is_refusal(record: logging.LogRecord) -> bool:
+    """Return whether Prefect logs, with a traceback, that a flow ended as failed: a refusal is no crash."""
+    return bool(record.exc_info and record.exc_info[0] is FailedRun)

@@ -6,19 +6,45 @@ Texts are built from recorded values alone, which hold no secrets.
 import base64
 import logging
 from pathlib import Path
+from uuid import UUID
 
 import httpx
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from tasks._receipt import Receipt
 from tasks._receipt_text import markdown as receipt_markdown
 from tasks._rendering import results_markdown
 from tasks.errors import SlipwayError
-from tasks.records import CheckResult, Progress, StepName
+from tasks.records import CheckResult, Progress, Step, StepName, StepState
 from tasks.runs import send_artifact
 
+TITLES = {
+    StepName.MIRROR: "mirror the weights",
+    StepName.START: "start the candidate",
+    StepName.READY: "wait for its first answer",
+    StepName.SMOKE: "smoke checks",
+    StepName.QUALITY: "quality checks",
+    StepName.SHIFT: "shift live traffic",
+    StepName.BAKE: "bake: watch it live",
+    StepName.TIDY: "remove older releases",
+    StepName.MOVE_BACK: "move live traffic back",
+    StepName.REMOVE: "remove the candidate",
+}
+"""What a person reads for a step, in the timeline and in the report."""
+
 log = logging.getLogger(__name__)
+
+
+def name_run(name: str) -> None:
+    """Give the flow run of this moment a name that tells one from another in a list."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(runtime.flow_run.id), name=name)
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("The flow run is not called %r: %s", name, type(error).__name__)
 
 
 def publish_checks(release: str, step: StepName, checks: tuple[CheckResult, ...]) -> None:
@@ -49,7 +75,7 @@ def publish_receipt(api: str, service: str, receipt: Receipt, drawing: Path) -> 
         send_artifact(
             api,
             key=f"receipt-{service}",
-            markdown=f"{receipt_markdown(receipt)}\n\n![requests by release](data:image/svg+xml;base64,{picture})\n",
+            markdown=f"![requests by release](data:image/svg+xml;base64,{picture})\n\n{receipt_markdown(receipt)}\n",
             description=f"{service}: receipt of {receipt.requests} requests",
         )
     except SlipwayError as error:
@@ -60,22 +86,32 @@ def release_markdown(ended: Progress) -> str:
     """Return the report of a release as Markdown."""
     release = ended.release
     outcome = ended.outcome.value.replace("_", " ") if ended.outcome else "on its way"
+    reasons = ended.failure.reason.split("; ") if ended.failure else []
     lines = [
         f"# {release.name}: {outcome}",
         "",
         f"`{release.model}` at commit `{release.commit}`",
         "",
-        *([f"**Why:** {ended.failure.reason}", ""] if ended.failure else []),
+        *(f"- {reason}" for reason in reasons),
+        "",
+        "## Steps",
+        "",
         "| step | state | seconds | what |",
         "|---|---|---:|---|",
         *(
-            f"| {step.name.value} | {step.state.value} | {step.seconds:.1f} | {_cell(step.detail)} |"
+            f"| {TITLES[step.name]} | {step.state.value} | {step.seconds:.1f} | {_cell(_what(step))} |"
             for step in ended.steps
         ),
+        "",
+        "## Checks",
         "",
         results_markdown(ended.checks) if ended.checks else "No check was reached.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _what(step: Step) -> str:
+    return "see above" if step.state is StepState.FAILED else step.detail
 
 
 def _publish(*, key: str, markdown: str, description: str) -> None:

@@ -24,7 +24,7 @@ NOT_BEGUN = (StateType.SCHEDULED, StateType.PENDING)
 
 
 class RunState(Value):
-    """What Prefect says of a flow run; ``name`` is what a person sees, e.g. ``Promoted``."""
+    """What Prefect says of a flow run; ``name`` is what a person sees, e.g. ``Late``."""
 
     name: str
     message: str

@@ -180,6 +180,7 @@ def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
         addresses={
             "live endpoint": f"{stack.serve}/{SERVICE}",
             "Prefect UI": stack.prefect,
+            "receipt there": f"{stack.prefect}/artifacts/key/receipt-{SERVICE}",
             "Ray dashboard": stack.ray,
         },
         versions=_versions(),
@@ -221,10 +222,9 @@ def _chapter(
             on_look=lambda record: _crowd(probe, record),
         )
         live = follower.record.live
-    say(f"{SERVICE:10} {end.state}")
     if end.release is None or end.release.outcome is not chapter.ends:
         raise CandidateFailed(
-            f"{chapter.title!r} should have been {chapter.ends.value}, but {end.state}: {end.message}",
+            f"{chapter.title!r} should have been {chapter.ends.value}: {end.message}",
             remedy=f"The logs are in {stack.home / 'logs'}.",
         )
     if live == end.release.release:

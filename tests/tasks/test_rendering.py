@@ -31,7 +31,7 @@ def test_other_scripts_stay_readable() -> None:
 
 
 def test_a_table_of_verdicts_with_evidence_of_what_did_not_pass() -> None:
-    """Bars, tags and backticks of a model cannot leave their cell or their block."""
+    """The worst comes first; bars, tags and backticks of a model cannot leave their cell or their block."""
     results = (
         CheckResult(name="a", verdict=Verdict.PASS, summary="x | y\n| z |", evidence=("hidden",)),
         CheckResult(name="b", verdict=Verdict.FAIL, summary="<b>bold</b>", evidence=("```\n# title",)),
@@ -40,8 +40,8 @@ def test_a_table_of_verdicts_with_evidence_of_what_did_not_pass() -> None:
     assert results_markdown(results).splitlines() == [
         "| check | verdict | what was found |",
         "|---|---|---|",
-        r"| a | pass | x \| y\\n\| z \| |",
         "| b | fail | &lt;b>bold&lt;/b> |",
+        r"| a | pass | x \| y\\n\| z \| |",
         "",
         "Evidence of **b**:",
         "",
