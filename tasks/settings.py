@@ -87,3 +87,15 @@ _INHERITED = {
 def inherited_environment() -> dict[str, str]:
     """Return what a program that Slipway starts may see of this environment: no key, no token, no tool's setting."""
     return {name: value for name, value in os.environ.items() if name in _INHERITED}
+
+
+def silence_telemetry() -> None:
+    """Keep libraries of this process from calling home, unless its environment says otherwise.
+
+    Called before they are imported.  A tool that runs behind closed networks must not wait for such calls.
+    """
+    for name, value in _SILENT.items():
+        os.environ.setdefault(name, value)
+
+
+_SILENT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -16,7 +16,7 @@ import typer
 
 from tasks.errors import BadInput, SlipwayError, TransientError
 from tasks.local.state import Stack, demonstration_mark
-from tasks.settings import Settings, read_settings
+from tasks.settings import Settings, read_settings, silence_telemetry
 
 app = typer.Typer(
     name="slipway",
@@ -36,6 +36,7 @@ Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.")]
 def main() -> None:
     """Run the command line and exit with its code; SIGTERM unwinds as Ctrl-C does, so that all is cleaned up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    silence_telemetry()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from contextlib import closing
 
 from tasks._world import open_world
-from tasks.following import Follower, RunEnd, step_line
+from tasks.following import WAITING, Follower, RunEnd, step_line
 from tasks.runs import RELEASE, start_run
 from tasks.settings import Settings
 from tasks.spec import load_spec, with_source
+
+WAITS = {
+    WAITING: "waits until an earlier release run has ended, or a killed one's minute is over",
+    "Late": "no worker has taken the run up yet; `slipway status` shows whether one is healthy",
+}
 
 
 def run_release(
@@ -35,5 +40,5 @@ def run_release(
         return follower.follow(
             run,
             on_step=lambda progress, step: say(step_line(progress, step)),
-            on_state=lambda state: None if state.begun else say(f"{service}: the run is {state.name}"),
+            on_state=lambda state: say(f"{service}: {WAITS[state.name]}") if state.name in WAITS else None,
         )

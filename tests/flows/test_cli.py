@@ -1,13 +1,33 @@
 """The command line: one clear sentence and the documented exit code, never a traceback."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+WRONG = [
+    pytest.param("relase", 2, "No such command 'relase'", id="verb"),
+    pytest.param("release", 2, "Missing argument 'service'", id="argument"),
+    pytest.param("release chat --modle a/b", 2, "No such option: --modle", id="flag"),
+    pytest.param("release chta", 3, "Did you mean 'chat'?", id="service"),
+    pytest.param("release chat", 2, "No store is configured", id="store"),
+    pytest.param("history chat", 2, "No store is configured", id="history"),
+]
+LINES = [
+    "release chta --json",
+    *[str(wrong.values[0]) for wrong in WRONG],
+    "--help",
+    "status",
+    "status --json",
+    "schema",
+]
+Runs = Mapping[str, "Future[subprocess.CompletedProcess[str]]"]
 
 
 def slipway(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -23,26 +43,36 @@ def slipway(*arguments: str, home: Path, **variables: str) -> subprocess.Complet
     )
 
 
-def test_help_names_every_verb(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Run every line in a home of its own, as many at once as there are cores: one takes up to 1.5 s of a core."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield {line: pool.submit(slipway, *line.split(), home=tmp_path_factory.mktemp("home")) for line in LINES}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def test_help_names_every_verb(runs: Runs) -> None:
     """A new user finds the verbs."""
-    done = slipway("--help", home=tmp_path)
+    done = runs["--help"].result()
 
     assert 0 == done.returncode
     for verb in ("up", "down", "demo", "release", "status", "history", "schema"):
         assert verb in done.stdout
 
 
-def test_status_with_nothing_running_says_what_to_do(tmp_path: Path) -> None:
+def test_status_with_nothing_running_says_what_to_do(runs: Runs) -> None:
     """An empty machine is not an error."""
-    done = slipway("status", home=tmp_path)
+    done = runs["status"].result()
 
     assert (0, "") == (done.returncode, done.stderr)
     assert "slipway up" in done.stdout
 
 
-def test_status_speaks_json(tmp_path: Path) -> None:
+def test_status_speaks_json(runs: Runs) -> None:
     """Programs read the same facts."""
-    done = slipway("status", "--json", home=tmp_path)
+    done = runs["status --json"].result()
 
     assert {"stack": None, "services": {}} == json.loads(done.stdout)
 
@@ -69,37 +99,27 @@ def test_status_and_help_load_no_heavy_library(tmp_path: Path) -> None:
     assert "[]" == done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        pytest.param(["relase"], 2, "No such command 'relase'", id="verb"),
-        pytest.param(["release"], 2, "Missing argument 'service'", id="argument"),
-        pytest.param(["release", "chat", "--modle", "a/b"], 2, "No such option: --modle", id="flag"),
-        pytest.param(["release", "chta"], 3, "Did you mean 'chat'?", id="service"),
-        pytest.param(["release", "chat"], 2, "No store is configured", id="store"),
-        pytest.param(["history", "chat"], 2, "No store is configured", id="history"),
-    ],
-)
-def test_wrong_input_gets_one_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
+@pytest.mark.parametrize(("line", "code", "sentence"), WRONG)
+def test_wrong_input_gets_one_sentence(runs: Runs, line: str, code: int, sentence: str) -> None:
     """The sentence says what is wrong and what to do; the exit code says which kind it is."""
-    done = slipway(*arguments, home=tmp_path)
+    done = runs[line].result()
 
     assert code == done.returncode
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_errors_speak_json_too(tmp_path: Path) -> None:
+def test_errors_speak_json_too(runs: Runs) -> None:
     """A program that asked for JSON gets its error as JSON."""
-    done = slipway("release", "chta", "--json", home=tmp_path)
+    done = runs["release chta --json"].result()
 
     assert 3 == done.returncode
     assert "NotFound" == json.loads(done.stdout)["error"]["kind"]
 
 
-def test_the_schema_knows_every_part_of_a_spec(tmp_path: Path) -> None:
+def test_the_schema_knows_every_part_of_a_spec(runs: Runs) -> None:
     """Editors complete what the validator accepts."""
-    schema = json.loads(slipway("schema", home=tmp_path).stdout)
+    schema = json.loads(runs["schema"].result().stdout)
 
     assert {"service", "model", "checks", "bake"} <= set(schema["properties"])
     assert False is schema["additionalProperties"]
