@@ -3,6 +3,7 @@
 Nothing here decides anything about a release; a run that cannot be followed any more goes on by itself.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +14,19 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    get_current_settings,
+    temporary_settings,
+)
 
 from tasks.errors import AccessDenied, BadInput, NotFound, Unreachable
 from tasks.records import Value
 
 RELEASE = "release/release"
 """The flow ``release`` by its deployment of that name, as ``prefect.yaml`` has it."""
+logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it warns of its own stop mark at every exit
 NOT_BEGUN = (StateType.SCHEDULED, StateType.PENDING)
 
 
@@ -82,8 +89,11 @@ def _client(api: str) -> Iterator[SyncPrefectClient]:
     where = api or get_current_settings().api.url
     if not where:
         raise BadInput("No Prefect server is configured.", remedy="Set PREFECT_API_URL, or run `slipway up`.")
+    # Set for the whole process of asking: what Prefect sends beside a request (events) goes by its settings, and
+    # without an address it would start a server of its own.
+    chosen = {PREFECT_API_URL: where, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
     try:
-        with SyncPrefectClient(api=api) if api else get_client(sync_client=True) as client:
+        with temporary_settings(chosen), get_client(sync_client=True) as client:
             yield client
     except PrefectHTTPStatusError as error:
         said = f"The Prefect server at {where} answered {error.response.status_code}: {error.response.text[:256]}"
