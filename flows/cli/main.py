@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.errors import BadInput, SlipwayError, TransientError
+from tasks.errors import BadInput, MachineError, SlipwayError, TransientError
 from tasks.local.state import Stack, demonstration_mark
 from tasks.settings import Settings, read_settings, silence_telemetry
 
@@ -52,6 +52,9 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except SlipwayError as error:
         _fail(error, arguments, debug=debug)
+    except OSError as error:
+        what = f"{error.strerror or type(error).__name__}: {error.filename or 'no file named'}"
+        _fail(MachineError(f"This machine refuses it ({what}).", remedy="Mend that."), arguments, debug=debug)
     except Exception as error:
         if debug:
             raise

@@ -109,6 +109,15 @@ def test_wrong_input_gets_one_sentence(runs: Runs, line: str, code: int, sentenc
     assert "Traceback" not in done.stderr
 
 
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    """What the operating system refuses is told as such."""
+    done = slipway("up", home=tmp_path, SLIPWAY_HOME="/proc/nope")
+
+    assert 9 == done.returncode
+    assert "/proc/nope" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_errors_speak_json_too(runs: Runs) -> None:
     """A program that asked for JSON gets its error as JSON."""
     done = runs["release chta --json"].result()

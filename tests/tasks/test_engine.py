@@ -14,7 +14,7 @@ import pytest
 from tasks._clock import Clock
 from tasks._engine import Engine as ReleaseEngine
 from tasks._hub import Hub
-from tasks._machine import Action, ActionKind, Observed
+from tasks._machine import Observed
 from tasks._ray import RayTarget
 from tasks._steps import World
 from tasks._store import Store
@@ -60,6 +60,15 @@ class Stage:
         engine = self.engine()
         assert engine.begin(self.wanted(number), run=f"run-{number}", reason="test")
         return engine.drive()
+
+    def engine_before(self, step: StepName, number: int) -> ReleaseEngine:
+        """Return an engine that has a new commit on its way and ``step`` to do next."""
+        engine = self.engine()
+        engine.begin(self.wanted(number), run="run", reason="test")
+        while (action := engine.next()).step is not step:
+            assert action.step is not None
+            engine.perform(action.step)
+        return engine
 
     def live(self) -> str | None:
         """Return which release answers at the live address."""
@@ -185,12 +194,7 @@ def test_a_candidate_that_never_answers_meets_its_deadline(stage: Stage) -> None
 def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> None:
     """Traffic goes back to the release before, which was kept warm."""
     stage.release(1)
-    engine = stage.engine()
-    engine.begin(stage.wanted(2), run="run", reason="test")
-    while engine.next() != Action(kind=ActionKind.STEP, step=StepName.BAKE):
-        step = engine.next().step
-        assert step is not None
-        engine.perform(step)
+    engine = stage.engine_before(StepName.BAKE, 2)
     assert "chat-r2" == stage.live()
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
 
@@ -208,12 +212,7 @@ def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> No
 def test_a_run_that_died_is_finished_by_the_next(stage: Stage, step: StepName, when: str) -> None:
     """Whether the effect happened or not, a new run comes to the same end with no second candidate."""
     stage.release(1)
-    engine = stage.engine()
-    engine.begin(stage.wanted(2), run="run", reason="test")
-    while engine.next().step is not step:
-        performed = engine.next().step
-        assert performed is not None
-        engine.perform(performed)
+    stage.engine_before(step, 2)
 
     dying = ReleaseEngine(replace(stage.world, clock=DyingClock(moments=0 if when == "before" else 1)), "chat")
     with pytest.raises(DiedError):
@@ -241,12 +240,7 @@ def test_a_roll_back_starts_the_old_release_again_when_it_is_gone(stage: Stage) 
     """A cluster that came back empty does not keep the bad release live, nor the service stuck."""
     stage.release(1)
     del stage.cluster.apps["chat-r1"]
-    engine = stage.engine()
-    engine.begin(stage.wanted(2), run="run", reason="test")
-    while engine.next().step is not StepName.BAKE:
-        step = engine.next().step
-        assert step is not None
-        engine.perform(step)
+    engine = stage.engine_before(StepName.BAKE, 2)
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
 
     ended = engine.drive()
@@ -257,12 +251,7 @@ def test_a_roll_back_starts_the_old_release_again_when_it_is_gone(stage: Stage) 
 def test_a_roll_back_ends_even_when_nothing_can_take_the_traffic(stage: Stage) -> None:
     """The bad release goes, the record says that nothing is live, and the next release can begin."""
     stage.release(1)
-    engine = stage.engine()
-    engine.begin(stage.wanted(2), run="run", reason="test")
-    while engine.next().step is not StepName.BAKE:
-        step = engine.next().step
-        assert step is not None
-        engine.perform(step)
+    engine = stage.engine_before(StepName.BAKE, 2)
     del stage.cluster.apps["chat-r1"]
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
     good, stage.cluster.engine = stage.cluster.engine, lambda _args: None
