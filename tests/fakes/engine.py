@@ -16,7 +16,6 @@ Words stand for tokens: ``max_tokens`` counts them, and each is one event of a s
 import asyncio
 import socket
 import struct
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -31,9 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.fakes import asgi
 from tests.fakes.completions import CHAT, TEXT, Endpoint, Generation, Messages, error_body, event, generate
-
-START_DEADLINE_S = 10.0
 
 
 class Fault(StrEnum):
@@ -242,32 +240,6 @@ def _error(status: int, message: str, kind: str, headers: dict[str, str]) -> Res
 
 @contextmanager
 def serving(engine: Engine) -> Iterator[str]:
-    """Serve ``engine`` on a free port of the loopback and give its base URL; it ends with the block.
-
-    At the end open connections get half a second, then they are cut.
-    """
-    config = uvicorn.Config(
-        engine.application(),
-        log_config=None,
-        lifespan="off",
-        ws="none",
-        http="h11",
-        timeout_keep_alive=600,
-        timeout_graceful_shutdown=1,
-    )
-    server = engine._server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="engine", daemon=True)
-    thread.start()
-    try:
-        deadline = time.monotonic() + START_DEADLINE_S
-        while not server.started:
-            assert thread.is_alive(), "the engine's server ended at its start"
-            assert time.monotonic() < deadline, "the engine's server did not start"
-            time.sleep(0.005)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(START_DEADLINE_S)
-        listener.close()
-        assert not thread.is_alive(), "the engine's server did not stop"
+    """Serve ``engine`` on a free port of the loopback and give its base URL; it ends with the block."""
+    with asgi.serving(engine.application()) as (url, engine._server):
+        yield url

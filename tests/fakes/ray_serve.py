@@ -6,21 +6,19 @@ DELETING for a while, and shows no configuration then; a prefix that leads nowhe
 headers; and every request to the API needs the cluster's token.
 """
 
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tasks.settings import RaySettings
+from tests.fakes import asgi
 from tests.fakes.engine import Engine
 
 TOKEN = "token-of-the-fake-cluster"
@@ -139,15 +137,5 @@ class RayServe:
 @contextmanager
 def serving(cluster: RayServe) -> Iterator[RaySettings]:
     """Serve ``cluster`` on a free port of the loopback and give the settings that reach it."""
-    config = uvicorn.Config(cluster, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="ray serve", daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
+    with asgi.serving(cluster) as (url, _server):
         yield RaySettings(dashboard=url, serve=url, token=SecretStr(TOKEN))
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()

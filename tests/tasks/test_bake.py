@@ -14,6 +14,7 @@ from tests.fakes.engine import Engine, Fault, serving
 COMMIT = "1" * 40
 RELEASE = Release(service="chat", number=1, model="org/model", commit=COMMIT, hub="http://hub", spec={})
 SPEC = ServiceSpec.model_validate({"service": "chat", "model": "org/model", "deadlines": {"request": 0.5}})
+IMPATIENT = ServiceSpec.model_validate({"service": "chat", "model": "org/model", "deadlines": {"request": 0.1}})
 PROMPTS = parse_prompts(
     """
 - {id: other, prompt: Say anything., expect: nothing}
@@ -42,9 +43,9 @@ def url(engine: Engine) -> Iterator[str]:
         yield url
 
 
-def seen(url: str) -> CheckResult:
+def seen(url: str, spec: ServiceSpec = SPEC) -> CheckResult:
     """Look once."""
-    return look(url, RELEASE, PROMPTS, SPEC)
+    return look(url, RELEASE, PROMPTS, spec)
 
 
 def test_a_good_release_passes(engine: Engine, url: str) -> None:
@@ -63,7 +64,7 @@ def test_a_good_release_passes(engine: Engine, url: str) -> None:
 def test_a_broken_answer_fails(engine: Engine, url: str, fault: Fault) -> None:
     """Whatever a client would call a failure fails the look and names the prompt."""
     engine.fault = fault
-    result = seen(url)
+    result = seen(url, IMPATIENT if fault is Fault.HANG else SPEC)
 
     assert result.verdict is Verdict.FAIL
     assert result.summary.startswith("paris: ")

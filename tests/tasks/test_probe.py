@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks import _probe
 from tasks._probe import Probe
 from tasks._receipt import receipt
 from tasks._requests import Kind, Outcome, Request, read_journal
@@ -119,8 +120,16 @@ def test_half_keep_their_connection(engine: Engine, url: str) -> None:
     ],
     ids=str,
 )
-def test_judgement(shared: tuple[Engine, str], fault: Fault, kind: Kind, outcome: Outcome, note: str) -> None:
+def test_judgement(
+    shared: tuple[Engine, str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    kind: Kind,
+    outcome: Outcome,
+    note: str,
+) -> None:
     """Each way to misbehave is judged as a client would, and says why; requests around it stay ok."""
+    monkeypatch.setattr(_probe, "AFTER_FAILURE_S", 0.01)
     engine, url = shared
     deadline_s = 1 if fault in (Fault.HANG, Fault.HANG_MIDWAY) else DEADLINE_S
     one = {"streams": int(kind is Kind.STREAM), "plain": int(kind is Kind.PLAIN)}

@@ -37,8 +37,8 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 @pytest.fixture
 def cluster() -> RayServe:
-    """Return an empty cluster."""
-    return RayServe()
+    """Return an empty cluster; it takes a moment to start a release, and a longer one to end it."""
+    return RayServe(start_s=0.02)
 
 
 @pytest.fixture
