@@ -6,6 +6,10 @@ from pathlib import Path
 
 import certifi
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None, print_blob=True)
+settings.load_profile("shared machine")
 
 
 def pytest_collection() -> None:

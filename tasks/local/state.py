@@ -208,6 +208,6 @@ def _variables(prefix: str, values: Mapping[str, Any]) -> dict[str, str]:
         key = f"{prefix}_{name.upper()}"
         if isinstance(value, Mapping):
             found |= {k.replace(f"{key}_", f"{key}__", 1): v for k, v in _variables(key, value).items()}
-        else:
+        elif value is not None:
             found[key] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return found
