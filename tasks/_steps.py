@@ -46,7 +46,6 @@ class World:
     target: Target
     services: Path
     clock: Clock = field(default_factory=Clock)
-    on_bytes: Callable[[int, int], None] = lambda _done, _total: None
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +73,7 @@ def _mirror(world: World, progress: Progress, _record: ServiceRecord) -> StepRes
     release = progress.release
     limits = _spec(release).limits
     with world.hub(release.hub) as hub:
-        manifest = mirror(hub, world.store, release.model, release.commit, limits, progress=world.on_bytes)
+        manifest = mirror(hub, world.store, release.model, release.commit, limits)
     return StepResult(f"{len(manifest.files)} files, {manifest.total_bytes / 1e6:.0f} MB, every byte checked")
 
 

@@ -14,6 +14,7 @@ from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
 from tasks._engine import Engine
+from tasks._machine import FORWARD
 from tasks._steps import World
 from tasks.records import Outcome, Progress, Release, StepName, StepState
 from tasks.reporting import TITLES, name_run, publish_checks, publish_release
@@ -102,9 +103,8 @@ def _recorded(engine: Engine, step: StepName) -> bool:
     """Return whether the failure of a step is in the record, so that the next action deals with it."""
     if engine.record.current is None:
         return False
-    undoing = step in (StepName.MOVE_BACK, StepName.REMOVE)
     recorded = engine.record.current.step(step)
-    return not undoing and recorded is not None and recorded.state is StepState.FAILED
+    return step in FORWARD and recorded is not None and recorded.state is StepState.FAILED
 
 
 def _is_refusal(record: logging.LogRecord) -> bool:

@@ -18,11 +18,8 @@ def read_status(settings: Settings) -> dict[str, Any]:
     if stack is not None:
         settings = Settings(**stack.settings())
     parts = {name: part.model_dump(mode="json") for name, part in health(stack).items()} if stack else {}
-    services = {name: _service(settings, name) for name in service_names(settings.services)}
-    return {
-        "stack": parts if stack else None,
-        "services": services if settings.store.url else {},
-    }
+    names = service_names(settings.services) if settings.store.url else ()
+    return {"stack": parts if stack else None, "services": {name: _service(settings, name) for name in names}}
 
 
 def read_history(settings: Settings, service: str) -> list[dict[str, Any]]:
@@ -72,8 +69,6 @@ def _print_stack(console: Console, parts: dict[str, Any]) -> None:
 
 
 def _service(settings: Settings, name: str) -> dict[str, Any]:
-    if not settings.store.url:
-        return {}
     from tasks._journal import Journal  # noqa: PLC0415
     from tasks._store import open_store  # noqa: PLC0415
 

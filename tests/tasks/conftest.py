@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks._hub import Hub
 from tasks._store import Store, open_store
 from tasks.settings import StoreSettings
+from tests.fakes.hubs import RunningHub, running_hub
 from tests.fakes.s3 import seaweed
 
 
@@ -31,3 +33,17 @@ def store(store_settings: StoreSettings) -> Iterator[Store]:
         yield opened
     finally:
         opened.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningHub]:
+    """Return a running Hub without repositories."""
+    with running_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server: RunningHub) -> Iterator[Hub]:
+    """Return an anonymous client of it."""
+    with Hub(server.endpoint) as client:
+        yield client

@@ -13,27 +13,13 @@ from pydantic import SecretStr
 from tasks._hub import Hub
 from tasks.errors import AccessDenied, BadInput, IntegrityError, NotFound, SlipwayError, Unreachable
 from tasks.local import ports
-from tests.fakes.hubs import MODEL, TOKEN, RunningHub, running_hub, write_model
+from tests.fakes.hubs import MODEL, TOKEN, RunningHub, write_model
 
 
 @pytest.fixture(autouse=True)
 def _no_waits() -> Iterator[None]:
     with stamina.set_testing(testing=True, attempts=2):
         yield
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningHub]:
-    """Return a running Hub without repositories."""
-    with running_hub(tmp_path / "hub") as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server: RunningHub) -> Iterator[Hub]:
-    """Return an anonymous client of it."""
-    with Hub(server.endpoint) as client:
-        yield client
 
 
 @pytest.fixture

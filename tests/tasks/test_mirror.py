@@ -22,7 +22,7 @@ from tasks.errors import AccessDenied, IntegrityError, Refused, Unreachable
 from tasks.records import Manifest
 from tasks.settings import StoreSettings
 from tasks.spec import Limits
-from tests.fakes.hubs import MODEL, RunningHub, running_hub, write_model
+from tests.fakes.hubs import MODEL, RunningHub, write_model
 from tests.fakes.s3 import open_uploads
 
 pytestmark = pytest.mark.slow
@@ -36,20 +36,6 @@ KILL_DEADLINE_S = 30
 def _no_waits() -> Iterator[None]:
     with stamina.set_testing(testing=True, attempts=3):
         yield
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningHub]:
-    """Return a running Hub without repositories."""
-    with running_hub(tmp_path / "hub") as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server: RunningHub) -> Iterator[Hub]:
-    """Return a client of it."""
-    with Hub(server.endpoint) as client:
-        yield client
 
 
 @pytest.fixture
