@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from tasks._store import Store
+from tasks._stores.store import Store
 from tasks.errors import IntegrityError
 from tasks.records import ServiceRecord
 

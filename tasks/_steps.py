@@ -15,14 +15,14 @@ import httpx
 from tasks._bake import look
 from tasks._clock import Clock
 from tasks._completions import ask
-from tasks._hub import Hub
 from tasks._machine import Health, Placement
-from tasks._mirror import mirror, weights_key
 from tasks._prompts import Prompts, load_prompts
 from tasks._quality import ask_all, quality
 from tasks._smoke import smoke
-from tasks._store import Store
+from tasks._stores.store import Store
 from tasks._target import Target
+from tasks._weights.hub import Hub
+from tasks._weights.mirror import mirror, weights_key
 from tasks.errors import CandidateFailed, TerminalError, TransientError
 from tasks.records import CheckResult, Progress, Release, ServiceRecord, StepName, Verdict
 from tasks.spec import ServiceSpec

@@ -1,9 +1,9 @@
 """Builds what the steps work on from the settings; nothing is reached until a step asks."""
 
-from tasks._hub import Hub
 from tasks._ray import RayTarget
 from tasks._steps import World
-from tasks._store import open_store
+from tasks._stores.store import open_store
+from tasks._weights.hub import Hub
 from tasks.errors import BadInput
 from tasks.settings import Settings
 

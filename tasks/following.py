@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tasks._clock import Clock
 from tasks._journal import Journal
-from tasks._store import open_store
+from tasks._stores.store import open_store
 from tasks.errors import CandidateFailed, Refused, SlipwayError, TransientError, Unreachable
 from tasks.records import Outcome, Progress, ServiceRecord, Step, StepState, Value
 from tasks.runs import RunState, read_run

@@ -25,7 +25,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
 def read_history(settings: Settings, service: str) -> list[dict[str, Any]]:
     """Return the ended releases of a service, newest first; raises ``NotFound`` for one that nobody described."""
     from tasks._journal import Journal  # noqa: PLC0415
-    from tasks._store import open_store  # noqa: PLC0415
+    from tasks._stores.store import open_store  # noqa: PLC0415
 
     past = Journal(open_store(settings.store), service).record.past
     if not past:
@@ -70,7 +70,7 @@ def _print_stack(console: Console, parts: dict[str, Any]) -> None:
 
 def _service(settings: Settings, name: str) -> dict[str, Any]:
     from tasks._journal import Journal  # noqa: PLC0415
-    from tasks._store import open_store  # noqa: PLC0415
+    from tasks._stores.store import open_store  # noqa: PLC0415
 
     try:
         record = Journal(open_store(settings.store), name).record

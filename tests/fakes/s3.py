@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 from pydantic import SecretStr
 
-from tasks._store import open_store
+from tasks._stores.store import open_store
 from tasks.errors import NotFound, Unreachable
 from tasks.local import ports
 from tasks.settings import StoreSettings

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from flows.release import release as release_flow
 from tasks._engine import Engine
 from tasks._journal import Journal
-from tasks._store import open_store
+from tasks._stores.store import open_store
 from tasks._world import open_world
 from tasks.errors import BadInput, NotFound
 from tasks.following import Follower

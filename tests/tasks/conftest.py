@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks._hub import Hub
-from tasks._store import Store, open_store
+from tasks._stores.store import Store, open_store
+from tasks._weights.hub import Hub
 from tasks.settings import StoreSettings
 from tests.fakes.hubs import RunningHub, running_hub
 from tests.fakes.s3 import seaweed

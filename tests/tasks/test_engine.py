@@ -13,11 +13,11 @@ import pytest
 
 from tasks._clock import Clock
 from tasks._engine import Engine as ReleaseEngine
-from tasks._hub import Hub
 from tasks._machine import Observed
 from tasks._ray import RayTarget
 from tasks._steps import World
-from tasks._store import Store
+from tasks._stores.store import Store
+from tasks._weights.hub import Hub
 from tasks.errors import Conflict, Unreachable
 from tasks.records import Outcome, Progress, Release, StepName
 from tests.fakes.context_engine import ContextEngine

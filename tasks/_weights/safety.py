@@ -10,7 +10,7 @@ import json
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from tasks._hub import HubFile
+from tasks._weights.hub import HubFile
 from tasks.errors import Refused
 from tasks.spec import Limits
 

@@ -23,8 +23,8 @@ from botocore.config import Config
 from pydantic import SecretStr
 
 from tasks._retry import attempts, retried
-from tasks._s3_errors import Place, status_of
-from tasks._store import StoredObject, Upload
+from tasks._stores.s3_errors import Place, status_of
+from tasks._stores.store import StoredObject, Upload
 from tasks.errors import BadInput, Conflict, SlipwayError, TerminalError
 from tasks.settings import StoreSettings
 

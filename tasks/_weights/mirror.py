@@ -19,11 +19,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from tasks._digest import Digest
-from tasks._hub import Hub, HubFile
 from tasks._retry import attempts
-from tasks._safety import LARGEST_CONFIG, admit, is_config, refuse_code
-from tasks._store import Store
+from tasks._stores.store import Store
+from tasks._weights.digest import Digest
+from tasks._weights.hub import Hub, HubFile
+from tasks._weights.safety import LARGEST_CONFIG, admit, is_config, refuse_code
 from tasks.errors import Conflict, IntegrityError, TerminalError, TransientError, Unreachable
 from tasks.records import FileEntry, Manifest
 from tasks.spec import Limits

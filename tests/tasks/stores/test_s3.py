@@ -8,8 +8,8 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from tasks._store import Store, open_store
-from tasks._store_s3 import PART_SIZE, S3Store, S3Upload
+from tasks._stores.s3 import PART_SIZE, S3Store, S3Upload
+from tasks._stores.store import Store, open_store
 from tasks.errors import AccessDenied, BadInput, Conflict, NotFound, Unreachable
 from tasks.local import ports
 from tasks.settings import StoreSettings

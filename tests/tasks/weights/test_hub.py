@@ -10,7 +10,7 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from tasks._hub import Hub
+from tasks._weights.hub import Hub
 from tasks.errors import AccessDenied, BadInput, IntegrityError, NotFound, SlipwayError, Unreachable
 from tasks.local import ports
 from tests.fakes.hubs import MODEL, TOKEN, RunningHub, write_model

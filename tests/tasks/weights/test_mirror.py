@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import stamina
 
-from tasks._hub import Hub
-from tasks._mirror import mirror, read_manifest, weights_key
-from tasks._store import Store, open_store
+from tasks._stores.store import Store, open_store
+from tasks._weights.hub import Hub
+from tasks._weights.mirror import mirror, read_manifest, weights_key
 from tasks.errors import AccessDenied, IntegrityError, Refused, Unreachable
 from tasks.records import Manifest
 from tasks.settings import StoreSettings
@@ -248,8 +248,8 @@ def test_a_killed_mirror_is_finished_by_the_next(
         "SLIPWAY_STORE__SECRET_KEY": store_settings.secret_key.get_secret_value(),
     }
     script = (
-        "import sys; from tasks import _hub, _mirror, _store, settings, spec;"
-        "_mirror.mirror(_hub.Hub(sys.argv[1]), _store.open_store(settings.read_settings().store),"
+        "import sys; from tasks import settings, spec; from tasks._stores import store; from tasks._weights import hub, mirror;"
+        "mirror.mirror(hub.Hub(sys.argv[1]), store.open_store(settings.read_settings().store),"
         " sys.argv[2], sys.argv[3], spec.Limits())"
     )
     run = subprocess.Popen(

@@ -81,7 +81,7 @@ def open_store(settings: StoreSettings) -> Store:
         case "" if not settings.url:
             raise BadInput("No store is configured.", remedy="Set SLIPWAY_STORE__URL, or run `slipway up`.")
         case "s3" if url.netloc:
-            from tasks._store_s3 import S3Store  # noqa: PLC0415 - boto3 takes a third of a second to import
+            from tasks._stores.s3 import S3Store  # noqa: PLC0415 - boto3 takes a third of a second to import
 
             return S3Store(settings)
         case _:

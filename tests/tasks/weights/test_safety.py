@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks._hub import HubFile
-from tasks._safety import LARGEST_CONFIG, LONGEST_PATH, admit, is_config, refuse_code
+from tasks._weights.hub import HubFile
+from tasks._weights.safety import LARGEST_CONFIG, LONGEST_PATH, admit, is_config, refuse_code
 from tasks.errors import Refused
 from tasks.spec import Limits
 

@@ -6,7 +6,7 @@ else.  The size is counted too: a prefix of a file is told apart from a damaged 
 
 import hashlib
 
-from tasks._hub import HubFile
+from tasks._weights.hub import HubFile
 from tasks.errors import IntegrityError
 from tasks.records import FileEntry
 
