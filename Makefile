@@ -1,7 +1,7 @@
 # What a person types.  GNU make; each step that fails ends with a sentence of its own.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help install controller payload up down demo test check lock clean
+.PHONY: help install controller payload up down demo test check bench-weights lock clean
 
 # The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
 PYTHON ?=
@@ -19,7 +19,7 @@ define environment
 endef
 
 help:            ## what can be typed
-	sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: controller payload ## both environments: .venv and serve/.venv
 
@@ -47,12 +47,17 @@ check: controller ## lint, format, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench-weights: install ## measure the weights' road against other tools; SIZE=small takes minutes, JSON=1 prints JSON
+	$(call environment,bench)
+	$(BIN)/python -m tests.bench.weights $(if $(SIZE),--size $(SIZE)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(JSON)),--json)
+
 COMPILE := .tools/uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
 lock: controller ## resolve the locks again; UPGRADE=1 takes newer versions of what is not pinned
 	$(COMPILE) --universal --group dev pyproject.toml --output-file requirements.lock
 	$(COMPILE) --universal --override serve/requirements-cpu.overrides serve/requirements-cpu.in --output-file serve/requirements-cpu.lock
 	$(COMPILE) --python-platform x86_64-manylinux_2_28 serve/requirements-gpu.in --output-file serve/requirements-gpu.lock
+	$(COMPILE) --universal tests/bench/requirements.in --output-file tests/bench/requirements.lock
 
 clean:           ## stop the stack and remove what make and the stack made, but for the downloads
 	if [ -x $(BIN)/slipway ]; then $(BIN)/slipway down --wipe; fi

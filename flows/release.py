@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from tasks import releasing
+from tasks import releasing, reporting
 from tasks._engine import Engine
 from tasks._world import open_world
 from tasks.settings import read_settings
@@ -30,6 +30,6 @@ def release(
 
     """
     settings = read_settings()
-    with open_world(settings) as world:
+    with open_world(settings, shown=reporting.shown_progress) as world:
         wanted = releasing.resolve(world, settings, service, model, ref, hub)
         return releasing.carry(Engine(world, service), wanted, reason)

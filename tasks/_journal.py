@@ -4,6 +4,7 @@ Every write names the version it read, so of two writers one gets ``Conflict`` a
 that was thought dead from touching traffic.  The record is written before each side effect and after it.
 """
 
+import re
 from collections.abc import Callable
 
 from pydantic import ValidationError
@@ -12,13 +13,15 @@ from tasks._stores.store import Store
 from tasks.errors import IntegrityError
 from tasks.records import ServiceRecord
 
+FOLDER = "services"
+
 
 class Journal:
     """The record of ``service`` in ``store``; ``record`` is what this writer read or wrote last."""
 
     def __init__(self, store: Store, service: str) -> None:
         self._store = store
-        self._key = f"services/{service}/record.json"
+        self._key = f"{FOLDER}/{service}/record.json"
         self._service = service
         self._version: str | None = None
         self.record = ServiceRecord(service=service)
@@ -49,3 +52,9 @@ class Journal:
         self._version = self._store.put_if(self._key, wanted.to_json(), expect=self._version)
         self.record = wanted
         return wanted
+
+
+def read_records(store: Store) -> tuple[ServiceRecord, ...]:
+    """Return the record of every service in ``store``, by name; raises as ``Journal.reload`` does."""
+    found = (re.fullmatch(rf"{FOLDER}/([^/]+)/record\.json", item.key) for item in store.list(FOLDER))
+    return tuple(Journal(store, service).record for service in sorted(match[1] for match in found if match))

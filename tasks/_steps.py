@@ -6,6 +6,7 @@ returns a sentence for the record and, where it judges, the verdicts; what they 
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -21,10 +22,13 @@ from tasks._quality import ask_all, quality
 from tasks._smoke import smoke
 from tasks._stores.store import Store
 from tasks._target import Target
+from tasks._weights.carrying import Progress as Moved
 from tasks._weights.hub import Hub
-from tasks._weights.mirror import mirror, weights_key
+from tasks._weights.layout import SIGNATURE, weights_key
+from tasks._weights.mirror import mirror
+from tasks._weights.signatures import check_signature
 from tasks.errors import CandidateFailed, TerminalError, TransientError
-from tasks.records import CheckResult, Progress, Release, ServiceRecord, StepName, Verdict
+from tasks.records import CheckResult, Manifest, Progress, Release, ServiceRecord, StepName, Verdict
 from tasks.spec import ServiceSpec
 
 LOOK_EVERY = 0.5
@@ -39,13 +43,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class World:
-    """What the steps work on; leaving it as a context lets go of its connections."""
+    """What the steps work on; leaving it as a context lets go of its connections.
+
+    ``shown`` shows the bytes of a mirror, by its title, while a block runs; ``sign`` signs what is mirrored.
+    """
 
     hub: Callable[[str], Hub]
     store: Store
     target: Target
     services: Path
     clock: Clock = field(default_factory=Clock)
+    shown: Callable[[str], AbstractContextManager[Moved]] = lambda _: nullcontext(lambda *_: None)
+    sign: Callable[[Manifest], bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +79,27 @@ def do(step: StepName, world: World, progress: Progress, record: ServiceRecord) 
 
 
 def _mirror(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
-    release = progress.release
-    limits = _spec(release).limits
-    with world.hub(release.hub) as hub:
-        manifest = mirror(hub, world.store, release.model, release.commit, limits)
-    return StepResult(f"{len(manifest.files)} files, {manifest.total_bytes / 1e6:.0f} MB, every byte checked")
+    release, spec = progress.release, _spec(progress.release)
+    with world.hub(release.hub) as hub, world.shown(f"{release.name}: mirror") as moved:
+        mirrored = mirror(
+            hub,
+            world.store,
+            release.model,
+            release.commit,
+            spec.limits,
+            repair=True,
+            progress=moved,
+            sign=world.sign,
+        )
+    if spec.signature is not None:
+        found = world.store.get(f"{weights_key(release.model, release.commit)}/{SIGNATURE}")
+        key = world.services / spec.signature.public_key
+        check_signature(mirrored.manifest, found[0] if found else None, key)
+    files, size = len(mirrored.manifest.files), mirrored.manifest.total_bytes
+    return StepResult(
+        f"{files} files, {size / 1e6:.0f} MB, every byte checked; "
+        f"{mirrored.from_hub / 1e6:.0f} MB from the Hub, {mirrored.copied / 1e6:.0f} MB copied in the store"
+    )
 
 
 def _start(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:

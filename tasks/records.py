@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Crc64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{11}=$")]
 
 
 class Value(BaseModel):
@@ -48,23 +49,46 @@ class CheckResult(Value):
 
 
 class FileEntry(Value):
-    """One file of a commit.  ``git_sha1`` is the Hub's blob id where it declares no sha256."""
+    """One file of a commit.  ``git_sha1`` is the Hub's blob id where it declares no sha256.
+
+    ``crc64nvme`` is S3's checksum of the whole object (base64 of its eight bytes), ``etag`` what the store called
+    the object when it was written: both tell without reading it whether an object is still the one that was hashed.
+    """
 
     path: str
     size: Annotated[int, Field(ge=0)]
     sha256: Sha256
     git_sha1: Commit | None = None
+    crc64nvme: Crc64 | None = None
+    etag: str | None = None
 
 
 class Manifest(Value):
-    """The files of one commit in the store; written last, so that no manifest means not there."""
+    """The files of one commit in the store; written last, so that no manifest means not there.
 
-    version: int = 1
+    Version 2 added what follows ``files``, and the checksums of each file; version 1 is read as one that lacks them.
+    A node refuses a version that it does not know.
+    """
+
+    version: Annotated[int, Field(ge=1, le=2)] = 2
     model: str
     commit: Commit
     source: str
     created_at: datetime
     files: tuple[FileEntry, ...]
+    license: str | None = None
+    """What the model card says, as the Hub writes it, e.g. ``apache-2.0``."""
+    gated: bool = False
+    """Whether the Hub gave the bytes only to those who had accepted its terms."""
+    tags: tuple[str, ...] = ()
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    """Elements of all tensors together."""
+    dtypes: dict[str, int] = {}
+    """Elements by dtype, as the safetensors headers name them (``BF16``)."""
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    """How long the mirror took that wrote this; with ``from_hub``, the rate to expect of the next."""
+    from_hub: Annotated[int, Field(ge=0)] | None = None
+    """Bytes that came from the Hub; the others were copied within the store."""
 
     @property
     def total_bytes(self) -> int:

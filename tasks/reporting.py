@@ -5,18 +5,23 @@ Texts are built from recorded values alone, which hold no secrets.
 
 import base64
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from uuid import UUID
 
 import httpx
 from prefect import runtime
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from tasks._receipt import Receipt
 from tasks._receipt_text import markdown as receipt_markdown
 from tasks._rendering import results_markdown
+from tasks._weights.carrying import Progress as Moved
 from tasks.errors import SlipwayError
 from tasks.records import CheckResult, Progress, Step, StepName, StepState
 from tasks.runs import send_artifact
@@ -35,6 +40,9 @@ TITLES = {
 }
 """What a person reads for a step, in the timeline and in the report."""
 
+RENEWED_EVERY_S = 2.0
+"""Seconds between two requests to Prefect for a bar that grows."""
+
 log = logging.getLogger(__name__)
 
 
@@ -47,9 +55,40 @@ def name_run(name: str) -> None:
         log.warning("The flow run is not called %r: %s", name, type(error).__name__)
 
 
+@contextmanager
+def shown_progress(title: str) -> Iterator[Moved]:
+    """Show, as a bar in the Prefect UI, the bytes that the block tells of; of the run that this is called in."""
+    moved = total = 0
+    ended = Event()
+
+    def told(now: int, of: int) -> None:
+        nonlocal moved, total
+        moved, total = now, of
+
+    def renew(artifact: UUID) -> None:
+        shown, last = 0.0, False
+        while not last:
+            last = ended.wait(RENEWED_EVERY_S)
+            share = 100.0 * moved / total if total else 100.0 * last
+            if share != shown:
+                _update(artifact, share, f"{title}: {moved / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+            shown = share
+
+    artifact = _begin_progress(title)
+    renewing = Thread(target=renew, args=[artifact], name="progress", daemon=True) if artifact else None
+    if renewing is not None:
+        renewing.start()
+    try:
+        yield told
+    finally:
+        ended.set()
+        if renewing is not None:
+            renewing.join()
+
+
 def publish_checks(release: str, step: StepName, checks: tuple[CheckResult, ...]) -> None:
     """Show the verdicts of one step of the release called ``release``."""
-    _publish(
+    publish(
         key=f"{release}-{step.value}",
         markdown=results_markdown(checks),
         description=f"{release}: {step.value} checks",
@@ -58,7 +97,7 @@ def publish_checks(release: str, step: StepName, checks: tuple[CheckResult, ...]
 
 def publish_release(ended: Progress) -> None:
     """Show how a release ended, its steps with their seconds, and its checks."""
-    _publish(
+    publish(
         key=f"release-{ended.release.service}",
         markdown=release_markdown(ended),
         description=f"{ended.release.name}: {ended.outcome.value if ended.outcome else 'on its way'}",
@@ -114,12 +153,28 @@ def _what(step: Step) -> str:
     return "see above" if step.state is StepState.FAILED else step.detail
 
 
-def _publish(*, key: str, markdown: str, description: str) -> None:
-    """Show a text; a Prefect server that cannot take it now changes nothing about the release."""
+def publish(*, key: str, markdown: str, description: str) -> None:
+    """Show a text of the run that this is called in; a Prefect server that cannot take it now changes nothing."""
     try:
         create_markdown_artifact(key=key, markdown=markdown, description=description)
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("%s is not shown in Prefect: %s", key, type(error).__name__)
+
+
+def _begin_progress(title: str) -> UUID | None:
+    key = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    try:
+        return create_progress_artifact(0.0, key=key, description=title)  # type: ignore[return-value]  # called in sync
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("Progress is not shown in Prefect: %s", type(error).__name__)
+        return None
+
+
+def _update(artifact: UUID, share: float, description: str) -> None:
+    try:
+        update_progress_artifact(artifact, min(share, 100.0), description=description)
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("Progress is not shown in Prefect: %s", type(error).__name__)
 
 
 def _cell(text: str) -> str:

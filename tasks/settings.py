@@ -1,11 +1,14 @@
 """Where things are and with which keys: read once from ``SLIPWAY_*`` variables, then passed down.
 
 The only place that looks at the environment.  On one machine the embedded stack supplies these values; against
-a real Hub, bucket and cluster the operator sets them.  Secrets are masked wherever a settings value is shown.
+a real Hub, bucket and cluster the operator sets them.  Secrets are masked wherever a settings value is shown; one
+that is in a mounted file is read when it is used.  An empty variable counts as none.
 """
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -17,20 +20,46 @@ SERVICES = Path(__file__).parents[1] / "serve" / "services"
 
 
 class HubSettings(BaseModel):
-    """A Hugging Face Hub, or a server that speaks its protocol."""
+    """A Hugging Face Hub, or a server that speaks its protocol.  ``hub_token`` says who gets the token."""
 
     endpoint: str = Field("https://huggingface.co", description="base URL")
     token: SecretStr | None = Field(None, description="read token for gated and private models")
+    token_file: Path | None = Field(
+        None,
+        description="file that holds the token instead; read whenever a Hub is opened, so it may change",
+    )
+    token_origin: str = Field(
+        "", description="the Hub that the token is for, as https://host; empty: the one at `endpoint`"
+    )
+    xet: bool = Field(True, description="use hf-xet for files that the Hub stores that way")
 
 
 class StoreSettings(BaseModel):
-    """The bucket that holds weights and records.  Keys left out come from the machine's AWS identity."""
+    """The bucket that holds weights and records.
+
+    Keys left out come from the machine's AWS identity: its own chain reads variables, shared files, a role's mounted
+    token and the machine's role, and renews what expires.  There are no key files of ours beside it.
+    """
 
     url: str = Field("", description="s3://bucket/prefix")
     endpoint: str | None = Field(None, description="base URL of an S3-compatible server; none means AWS")
     region: str = Field("us-east-1", description="region of the bucket")
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
+    path_style: bool | None = Field(
+        None, description="bucket in the path, not the host name; none means: with an endpoint, not at AWS"
+    )
+    kms_key: str | None = Field(
+        None, description="KMS key that objects are encrypted with (SSE-KMS); none means as the bucket is set up"
+    )
+
+
+class SigningSettings(BaseModel):
+    """The key that signs what is mirrored; none: nothing is signed.  ``signing_password`` reads its password."""
+
+    key: Path | None = Field(None, description="PEM file with a private key on the curve P-256, P-384 or P-521")
+    password: SecretStr | None = Field(None, description="password of that file, if it has one")
+    password_file: Path | None = Field(None, description="file that holds the password instead")
 
 
 class RaySettings(BaseModel):
@@ -50,6 +79,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="SLIPWAY_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -59,8 +89,19 @@ class Settings(BaseSettings):
     services: Path = Field(SERVICES, description="folder of service specs")
     hub: HubSettings = HubSettings()
     store: StoreSettings = StoreSettings()
+    signing: SigningSettings = SigningSettings()
     ray: RaySettings = RaySettings()
     prefect_api: str = Field("", description="Prefect's API; empty: what Prefect itself is set up with")
+
+    def from_hub(self, endpoint: str) -> "Settings":
+        """Return the settings with another Hub, which does not get the token of the configured one."""
+        token_origin = self.hub.token_origin or self.hub.endpoint
+        hub = self.hub.model_copy(update={"endpoint": endpoint, "token_origin": token_origin})
+        return self.model_copy(update={"hub": hub})
+
+    def at_store(self, url: str) -> "Settings":
+        """Return the settings with the store at ``url``, asked with the same keys."""
+        return self.model_copy(update={"store": self.store.model_copy(update={"url": url})})
 
 
 def read_settings() -> Settings:
@@ -75,6 +116,60 @@ def read_settings() -> Settings:
     except ValidationError as error:
         names = ", ".join("SLIPWAY_" + "__".join(str(p).upper() for p in e["loc"]) for e in error.errors())
         raise BadInput(f"These settings cannot be read: {names}.", remedy="Mend or unset them.") from error
+
+
+def hub_token(settings: HubSettings, endpoint: str) -> SecretStr | None:
+    """Return the token to open the Hub at ``endpoint`` with; None where there is none, or it is another Hub's.
+
+    A token goes to one origin (scheme, host and port), whoever asks for a release from elsewhere.  Raises
+    ``BadInput`` for a token that is set twice, a file that cannot be read, and what cannot be a token.
+    """
+    if settings.token is None and settings.token_file is None:
+        return None
+    whose = _origin(settings.token_origin or settings.endpoint)
+    if whose is None and settings.token_origin:
+        raise BadInput("SLIPWAY_HUB__TOKEN_ORIGIN is not the address of a Hub.", remedy="Write it as https://host.")
+    if whose is None or whose != _origin(endpoint):
+        return None
+    token = _secret(settings.token, settings.token_file, "SLIPWAY_HUB__TOKEN")
+    if token and not re.fullmatch("[!-~]+", token.get_secret_value()):
+        where = settings.token_file or "SLIPWAY_HUB__TOKEN"
+        raise BadInput(f"{where} does not hold a token.", remedy="A token is one word of plain characters.")
+    return token
+
+
+def signing_password(settings: SigningSettings) -> SecretStr | None:
+    """Return the password of the signing key, if it has one; raises ``BadInput`` as ``hub_token`` does."""
+    return _secret(settings.password, settings.password_file, "SLIPWAY_SIGNING__PASSWORD")
+
+
+def _secret(value: SecretStr | None, file: Path | None, variable: str) -> SecretStr | None:
+    """Return a secret from a variable or the file that another one names, without the line's end."""
+    if file is None:
+        return value
+    if value is not None:
+        raise BadInput(f"Both {variable} and {variable}_FILE are set.", remedy="Unset one of them.")
+    remedy = f"Mend the file or unset {variable}_FILE, which names it."
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}.", remedy=remedy) from error
+    text = content.decode(errors="replace").rstrip("\r\n")
+    if not text:
+        raise BadInput(f"{file} is empty.", remedy=remedy)
+    return SecretStr(text)
+
+
+def _origin(url: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port of a plain URL; None for any other, which two programs might read differently."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    if not parts.hostname or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc, re.ASCII):
+        return None
+    return parts.scheme, parts.hostname, port
 
 
 _INHERITED = {

@@ -39,6 +39,7 @@ ServiceName = Annotated[
 ]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=96)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Licence = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+_-]*$", max_length=96)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -68,10 +69,19 @@ class Deadlines(Value):
 
 
 class Limits(Value):
-    """What a commit may be at most; refused from its listing, before the first large byte."""
+    """What a commit may be; anything else is refused before the first large byte."""
 
     total_bytes: Annotated[int, Field(gt=0)] = Field(2 * 10**12, description="size of all files together")
     files: Annotated[int, Field(gt=0)] = Field(10_000, description="number of files")
+    licences: tuple[Licence, ...] = Field(
+        (), description="licences that may be served, as the Hub writes them, e.g. apache-2.0; none allows any"
+    )
+
+
+class SignatureDemand(Value):
+    """Only files that the holder of a key signed are served; see ``tasks._weights.signatures``."""
+
+    public_key: str = Field(description="PEM file of the public key, beside the spec")
 
 
 class Checks(Value):
@@ -106,6 +116,9 @@ class ServiceSpec(Value):
         default_factory=dict, description="vLLM engine arguments"
     )
     limits: Limits = Limits()
+    signature: SignatureDemand | None = Field(
+        None, description="whose signature the weights must bear; none: nobody's"
+    )
     checks: Checks = Checks()
     bake: Bake = Bake()
     deadlines: Deadlines = Deadlines()

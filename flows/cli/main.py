@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import traceback
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -31,6 +32,16 @@ INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.")]
+StoreUrl = Annotated[
+    str | None, typer.Option(help="s3://bucket/prefix or file:///folder; default: the configured one.")
+]
+
+
+class SchemaOf(StrEnum):
+    """What ``slipway schema`` can describe."""
+
+    SPEC = "spec"
+    MANIFEST = "manifest"
 
 
 def main() -> None:
@@ -78,13 +89,18 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _settings() -> Settings:
-    """Return the settings of the environment or, where it names no store, those of the embedded stack."""
+def _settings(store: str | None = None, hub: str | None = None) -> Settings:
+    """Return the settings of the environment or, where it names no store, those of the embedded stack.
+
+    ``store`` and ``hub`` are the URLs that were given instead; a store's keys stay those of the settings.
+    """
     from tasks.local.stack import read_stack  # noqa: PLC0415
 
     settings = read_settings()
-    stack = None if settings.store.url else read_stack(settings.home)
-    return settings if stack is None else Settings(**stack.settings())
+    stack = None if settings.store.url or (store and not store.startswith("s3:")) else read_stack(settings.home)
+    settings = settings if stack is None else Settings(**stack.settings())
+    settings = settings.from_hub(hub) if hub else settings
+    return settings.at_store(store) if store else settings
 
 
 @app.command()
@@ -162,11 +178,99 @@ def history(service: Service, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a service spec, for editors."""
+def mirror(
+    target: Annotated[str, typer.Argument(metavar="ORG/NAME[@REF]", help="Model, and branch, tag or commit.")],
+    store: StoreUrl = None,
+    hub: Annotated[str | None, typer.Option(help="Base URL of the Hub; default: the configured one.")] = None,
+    licence: Annotated[list[str] | None, typer.Option(help="Refuse any other licence; may be repeated.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Look at what is stored, and fetch damage again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring one verified copy of a commit into the store; one that was begun is gone on with.
+
+    A ref's pointer keeps its commit from `gc`; one that is named by its id is kept only while a release uses it.
+    """
+    from flows.cli import weights  # noqa: PLC0415
+    from tasks import _upkeep  # noqa: PLC0415
+
+    settings, licences = _settings(store, hub), tuple(licence or ())
+    if dry_run:
+        weights.print_plan(_upkeep.foresee(settings, target, licences=licences), as_json=as_json)
+        return
+    with weights.shown_bytes(target, quiet=as_json) as moved:
+        done = _upkeep.mirror_target(
+            settings,
+            target,
+            licences=licences,
+            repair=repair,
+            progress=moved,
+            announce=lambda plan: None if as_json else _say(plan.sentence),
+        )
+    typer.echo(done.to_json().decode() if as_json else done.sentence)
+
+
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(metavar="ORG/NAME@COMMIT", help="Model and 40-hex commit.")],
+    store: StoreUrl = None,
+    deep: Annotated[
+        bool, typer.Option("--deep/--quick", help="Read and hash every byte, or ask the store for its checksums.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a stored commit with its manifest: exit code 0 when it is whole, 1 with each damaged file named."""
+    from flows.cli import weights  # noqa: PLC0415
+    from tasks import _upkeep  # noqa: PLC0415
+
+    with weights.shown_bytes(target, quiet=as_json or not deep) as moved:
+        found = _upkeep.verify_target(_settings(store), target, deep=deep, progress=moved)
+    typer.echo(found.to_json().decode()) if as_json else weights.print_verification(found)
+    raise typer.Exit(0 if found.whole else weights.FOUND)
+
+
+@app.command()
+def gc(
+    store: StoreUrl = None,
+    delete: Annotated[
+        bool, typer.Option("--delete/--dry-run", help="Mark garbage, and delete what was marked a grace ago.")
+    ] = False,
+    grace_days: Annotated[float, typer.Option(min=0, help="Days between mark and deletion.")] = 7.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find stored commits that no release and no ref refers to; delete those that have been so for long."""
+    from flows.cli import weights  # noqa: PLC0415
+    from tasks import _upkeep  # noqa: PLC0415
+
+    done = _upkeep.collect_garbage(_settings(store), delete=delete, grace_days=grace_days)
+    typer.echo(done.to_json().decode()) if as_json else weights.print_collection(done)
+
+
+@app.command()
+def upstream(store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Report what became, at their Hubs, of commits in use: vanished, force-pushed, gated, licence changed."""
+    from flows.cli import weights  # noqa: PLC0415
+    from tasks import _upkeep  # noqa: PLC0415
+
+    found = _upkeep.watch_upstream(_settings(store))
+    typer.echo(json.dumps([one.model_dump(mode="json") for one in found])) if as_json else weights.print_findings(
+        found
+    )
+    raise typer.Exit(weights.FOUND if any(map(_upkeep.is_trouble, found)) else 0)
+
+
+@app.command()
+def schema(
+    of: Annotated[
+        SchemaOf, typer.Argument(help="A service spec, or the manifest of a stored commit.")
+    ] = SchemaOf.SPEC,
+) -> None:
+    """Print a JSON Schema, for editors and other programs."""
+    from tasks.records import Manifest, Value  # noqa: PLC0415
     from tasks.spec import ServiceSpec  # noqa: PLC0415
 
-    typer.echo(json.dumps(ServiceSpec.model_json_schema(), indent=2))
+    described: dict[SchemaOf, type[Value]] = {SchemaOf.SPEC: ServiceSpec, SchemaOf.MANIFEST: Manifest}
+    typer.echo(json.dumps(described[of].model_json_schema(), indent=2))
 
 
 def _addresses(stack: Stack) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Place:
         code, status = error.response["Error"].get("Code", ""), status_of(error)
         if code in _AGAIN:
             return TransientError(f"The store at {self.where} asks for the request again ({code}).")
-        if status in (409, 412) or code == "NoSuchUpload":
+        if status in (409, 412) or code in ("NoSuchUpload", "NoSuchKey"):
             return Conflict("Another writer changed the object first.", remedy="Read it again and decide anew.")
         if status in (408, 429) or status >= 500 or code == "RequestTimeout":  # noqa: PLR2004
             after = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after", "")

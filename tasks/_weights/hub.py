@@ -1,34 +1,22 @@
 """A Hugging Face Hub, or whatever speaks its protocol: what a ref means now, what a commit holds, its bytes.
 
-Refs and listings come from ``huggingface_hub``; bytes are streamed here, because its download functions write a
-cache, compare sizes only, and cannot hand over a stream.  Nothing here writes to the disk, and the token is sent
-to the Hub's own origin alone: a redirect to another host or port is followed without it.
+Refs and listings come from ``huggingface_hub``; bytes are streamed by ``tasks._weights.download``.  Nothing here
+writes to the disk, and the token is sent to the Hub's own origin alone.
 
-Requests retry themselves, but for ``stream``: only its reader knows from which byte to go on.  Errors are told
-apart by status and by the Hub's ``X-Error-Code`` header.  Without a token a Hub answers 401 for a repository that
-does not exist and for a private one alike, so both get one sentence.
+Requests retry themselves, but for ``stream``: only its reader knows from which byte to go on.
 """
 
 import logging
 import re
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from tasks._retry import retried
-from tasks.errors import (
-    AccessDenied,
-    BadInput,
-    IntegrityError,
-    NotFound,
-    Refused,
-    SlipwayError,
-    TerminalError,
-    Unreachable,
-)
+from tasks._weights.download import Downloads
+from tasks._weights.hub_errors import Asker
+from tasks.errors import IntegrityError, NotFound, Refused
 from tasks.records import Commit, Sha256, Value
 
 if TYPE_CHECKING:
@@ -36,9 +24,6 @@ if TYPE_CHECKING:
 
 API_TIMEOUT_S = 30.0
 """The longest wait for a listing; huggingface_hub has none of its own there."""
-
-READ_TIMEOUT_S = 60.0
-"""The longest silence within a stream of bytes."""
 
 MOST_FILES = 50_000
 """A Hub may cut the listing of a larger repository short, and a listing cut short would pass for whole."""
@@ -61,30 +46,48 @@ class HubFile(Value):
     git_sha1: Commit | None = None
 
 
+class RepositoryFacts(Value):
+    """What a Hub says of a repository beside its files; ``license`` as its model card writes it.
+
+    ``model`` is what the repository is called now: a Hub leads from an old name to the new one.
+    """
+
+    model: str
+    commit: Commit
+    license: str | None = None
+    gated: bool = False
+    tags: tuple[str, ...] = ()
+
+
+class Listing(Value):
+    """The files of a commit, and what the Hub says of their repository."""
+
+    facts: RepositoryFacts
+    files: tuple[HubFile, ...]
+
+
 class Hub:
     """One Hub at ``endpoint``, asked with ``token`` or anonymously; a context manager that closes its connections.
+
+    With ``xet``, files that the Hub keeps in Xet storage come from there, where hf-xet is installed.
 
     Every method raises ``NotFound``, ``AccessDenied`` (their remedies differ with and without a token) or, when
     retries did not help, ``Unreachable``.
     """
 
-    def __init__(self, endpoint: str, token: SecretStr | None = None) -> None:
-        import httpx2  # noqa: PLC0415 - a third of a second that commands without a Hub do not pay
-        from huggingface_hub import HfApi, constants  # noqa: PLC0415
+    def __init__(self, endpoint: str, token: SecretStr | None = None, *, xet: bool = True) -> None:
+        from huggingface_hub import HfApi, constants  # noqa: PLC0415 - slow, and most commands need no Hub
 
         # At INFO it writes every URL, and the signature of a signed link opens its file to whoever reads that.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         self.endpoint = endpoint.rstrip("/")
-        self._token = token
-        secret = token.get_secret_value() if token else None
         constants.HF_HUB_DISABLE_TELEMETRY = True
         # False, not None: None would send the token that happens to be saved on this machine.
-        self._api = HfApi(endpoint=self.endpoint, token=secret or False, library_name="slipway")
-        self._http = httpx2.Client(
-            headers={"authorization": f"Bearer {secret}"} if secret else {},
-            timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=10.0),
-            follow_redirects=True,
-        )
+        secret = token.get_secret_value() if token else False
+        self._api = HfApi(endpoint=self.endpoint, token=secret, library_name="slipway")
+        self._asker = Asker(self.endpoint, has_token=token is not None)
+        self._downloads = Downloads(self.endpoint, token, self._asker, xet=xet)
+        self._asked = 0
 
     def __enter__(self) -> Self:
         return self
@@ -92,121 +95,94 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def requests(self) -> int:
+        """Return how many requests were sent so far, repeated ones included."""
+        return self._asked + self._downloads.requests
+
+    @property
+    def received(self) -> int:
+        """Return how many bytes of files came so far."""
+        return self._downloads.received
+
+    def interrupt(self) -> None:
+        """End waits for bytes in other threads; their streams raise ``Unreachable``."""
+        self._downloads.interrupt()
+
     def close(self) -> None:
         """Close the connections; the Hub cannot be asked afterwards."""
-        self._http.close()
+        self._downloads.close()
 
     def resolve(self, model: str, ref: str) -> ResolvedModel:
         """Return the commit that branch, tag or 40-hex ``ref`` of ``model`` names now."""
-        info = retried(lambda: self._info(model, ref))
-        if info.id.lower() != model.lower():
-            raise NotFound(f"{model} is now called {info.id}.", remedy="Use the new name in the spec.")
-        is_commit = re.fullmatch(r"[0-9a-f]{40}", ref) is not None
-        if info.sha is None or (is_commit and info.sha != ref):
-            raise NotFound(
-                f"{model} has no commit for {ref!r}.", remedy="Look at the repository's branches and tags."
-            )
-        return ResolvedModel(model=model, ref=ref, commit=info.sha)
+        facts = self.facts(model, ref)
+        _refuse_renamed(model, facts)
+        return ResolvedModel(model=model, ref=ref, commit=facts.commit)
 
-    def files(self, model: str, commit: str) -> tuple[HubFile, ...]:
+    def facts(self, model: str, ref: str) -> RepositoryFacts:
+        """Return what the Hub says of ``model`` at branch, tag or 40-hex ``ref``, in one request."""
+        return _facts(model, ref, retried(lambda: self._info(model, ref)))
+
+    def listing(self, model: str, commit: str) -> Listing:
         """List the files of ``commit`` in one request; raises ``Refused`` for 50,000 files or more."""
-        siblings = retried(lambda: self._info(model, commit, listing=True)).siblings or []
+        info = retried(lambda: self._info(model, commit, listing=True))
+        siblings = info.siblings or []
         if len(siblings) >= MOST_FILES:
             raise Refused(
                 f"{model} has {len(siblings):,} files, which a Hub does not list reliably.",
                 remedy=f"Use a repository with fewer than {MOST_FILES:,}.",
             )
-        return tuple(_hub_file(model, sibling) for sibling in siblings)
+        facts = _facts(model, commit, info)
+        _refuse_renamed(model, facts)
+        return Listing(facts=facts, files=tuple(_hub_file(model, sibling) for sibling in siblings))
 
-    def stream(self, model: str, commit: str, path: str, *, start: int = 0) -> Generator[bytes, None, None]:
-        """Yield the bytes of a file from byte ``start`` on, in pieces of the network's size, without retries.
+    def has_ancestor(self, model: str, ref: str, commit: str) -> bool:
+        """Say whether ``commit`` is the head of ``ref`` or came before it."""
 
-        A connection that ends early may look like the end of the file: whoever reads compares the size.  Raises
-        ``IntegrityError`` when the file has no byte ``start`` or belongs to another commit.
+        def ask() -> bool:
+            self._asked += 1
+            with self._asker.translated(f"{model}@{ref}"):
+                return any(one.commit_id == commit for one in self._api.list_repo_commits(model, revision=ref))
+
+        return retried(ask)
+
+    def stream(
+        self, model: str, commit: str, path: str, *, start: int = 0, stop: int | None = None
+    ) -> Generator[bytes]:
+        """Yield the bytes of a file from ``start`` up to ``stop`` (None: to its end), without retries.
+
+        A connection that ends early may look like the end of the file: whoever reads compares the size.  More than
+        was asked for may come.  Raises ``IntegrityError`` when the file has no byte ``start`` or belongs to another
+        commit, and ``Unreachable`` also when hardly any bytes arrive.
         """
-        url = f"{self.endpoint}/{model}/resolve/{commit}/{quote(path)}"
-        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
-        with (
-            self._translated(f"{path} of {model}"),
-            self._http.stream("GET", url, headers=headers) as response,
-        ):
-            for answer in (*response.history, response):
-                if answer.headers.get("x-repo-commit", commit) != commit:
-                    raise IntegrityError(
-                        f"The Hub answered for {path} with commit {answer.headers['x-repo-commit']}.",
-                        remedy="Resolve the ref again.",
-                    )
-            if response.status_code == 416:  # noqa: PLR2004 - Range Not Satisfiable
-                raise IntegrityError(f"{path} of {model} is shorter at the Hub than it declares.")
-            if response.history and response.status_code in (401, 403):
-                raise Unreachable(f"The link to {path} of {model} no longer holds.", remedy="Try again.")
-            if response.is_error:
-                raise self._refusal(response.status_code, response.headers, f"{path} of {model}")
-            yield from _from(start if response.status_code == 200 else 0, response.iter_raw())  # noqa: PLR2004
+        return self._downloads.stream(model, commit, path, start=start, stop=stop)
 
     def _info(self, model: str, revision: str, *, listing: bool = False) -> "ModelInfo":
-        with self._translated(f"{model}@{revision}"):
+        self._asked += 1
+        with self._asker.translated(f"{model}@{revision}"):
             return self._api.model_info(model, revision=revision, files_metadata=listing, timeout=API_TIMEOUT_S)
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        import httpx2  # noqa: PLC0415
-        from huggingface_hub import errors  # noqa: PLC0415
 
-        try:
-            yield
-        except errors.HfHubHTTPError as error:
-            raise self._refusal(error.response.status_code, error.response.headers, what) from error
-        except errors.HFValidationError as error:
-            raise BadInput(f"{what} is not a model's name.", remedy="Write it as org/name.") from error
-        except errors.OfflineModeIsEnabled as error:
-            raise BadInput(
-                f"{what} cannot be asked for offline.",
-                remedy="Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.",
-            ) from error
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise BadInput(f"{self.endpoint!r} is not a Hub's URL.", remedy="Write it as https://host.") from error
-        except httpx2.HTTPError as error:
-            raise Unreachable(
-                f"The Hub at {self.endpoint} does not answer.", remedy="Check that it runs and the network."
-            ) from error
+def _facts(model: str, ref: str, info: "ModelInfo") -> RepositoryFacts:
+    is_commit = re.fullmatch(r"[0-9a-f]{40}", ref) is not None
+    if info.sha is None or (is_commit and info.sha != ref):
+        raise NotFound(f"{model} has no commit for {ref!r}.", remedy="Look at the repository's branches and tags.")
+    tags = tuple(info.tags or ())
+    return RepositoryFacts(
+        model=info.id, commit=info.sha, license=_license(info, tags), gated=bool(info.gated), tags=tags
+    )
 
-    def _refusal(self, status: int, headers: Mapping[str, str], what: str) -> SlipwayError:
-        """Turn an answer of ``status`` to a request for ``what`` into the error it stands for."""
-        code = headers.get("x-error-code", "")
-        if status == 429 or status == 408 or status >= 500:  # noqa: PLR2004, PLR1714
-            return Unreachable(
-                f"The Hub at {self.endpoint} answers {status} for {what}.",
-                remedy="Try again later.",
-                retry_after=_retry_after(headers),
-            )
-        named: dict[str, SlipwayError] = {
-            "GatedRepo": AccessDenied(f"{what} is gated.", remedy=self._gated_remedy()),
-            "RevisionNotFound": NotFound(
-                f"{what} does not exist.", remedy="Look at the repository's branches and tags."
-            ),
-            "EntryNotFound": NotFound(f"{what} does not exist at that commit.", remedy="Resolve the ref again."),
-        }
-        if code in named:
-            return named[code]
-        if status == 401 and self._token and code != "RepoNotFound":  # noqa: PLR2004
-            return AccessDenied(
-                f"The Hub at {self.endpoint} does not accept the token.",
-                remedy="Set a valid SLIPWAY_HUB__TOKEN.",
-            )
-        if status in (401, 404):
-            return NotFound(
-                f"{what} does not exist at {self.endpoint}, or is private.",
-                remedy="Check the name, or set SLIPWAY_HUB__TOKEN to a token that may read it.",
-            )
-        if status == 403:  # noqa: PLR2004
-            return AccessDenied(f"The Hub forbids reading {what}.", remedy=self._gated_remedy())
-        return TerminalError(f"The Hub at {self.endpoint} answers {status} for {what}.")
 
-    def _gated_remedy(self) -> str:
-        if self._token is None:
-            return "Accept its terms on its page and set SLIPWAY_HUB__TOKEN."
-        return "Accept its terms on its page as the token's owner, or give the token the right to read it."
+def _refuse_renamed(model: str, facts: RepositoryFacts) -> None:
+    if facts.model.lower() != model.lower():
+        raise NotFound(f"{model} is now called {facts.model}.", remedy="Use the new name in the spec.")
+
+
+def _license(info: "ModelInfo", tags: tuple[str, ...]) -> str | None:
+    """Return the licence of the model card, or of the tag that the Hub makes of it."""
+    card = info.card_data.get("license") if info.card_data else None
+    named = card or next((tag for tag in tags if tag.startswith("license:")), None)
+    return str(named).removeprefix("license:") if named else None
 
 
 def _hub_file(model: str, sibling: "RepoSibling") -> HubFile:
@@ -216,20 +192,3 @@ def _hub_file(model: str, sibling: "RepoSibling") -> HubFile:
         # The blob id of such a file is that of its pointer.
         return HubFile(path=sibling.rfilename, size=sibling.lfs.size, sha256=sibling.lfs.sha256)
     return HubFile(path=sibling.rfilename, size=sibling.size, git_sha1=sibling.blob_id)
-
-
-def _from(start: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Leave out the first ``start`` bytes: a server may answer a range with the whole file."""
-    for piece in pieces:
-        if start < len(piece):
-            yield piece[start:]
-        start = max(0, start - len(piece))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait from ``Retry-After`` or the Hub's ``RateLimit: "api";r=0;t=55``, if given."""
-    if match := re.fullmatch(r"\s*(\d+)\s*", headers.get("retry-after", "")):
-        return float(match[1])
-    if match := re.search(r"\br=0\s*;\s*t=(\d+)", headers.get("ratelimit", "")):
-        return float(match[1])
-    return None

@@ -1,251 +1,286 @@
 """One verified copy of a commit in the store: Hub to store in one pass, without a disk.
 
-Several files travel at once, each in parts that are hashed in order while earlier ones are still being sent;
-memory is bounded by the parts in flight, whatever the model's size.  A file's hash and size are compared with
-what the Hub declares *before* its upload is completed, so wrong bytes never become visible.  The manifest is
-written last and only if there is none: no manifest means not there, and of two mirrors at once one wins and the
-other returns the winner's.
-
-Nothing needs cleaning up before a second try: files that arrived keep their declared hash in the store, and are
-not fetched again.
+The order is what makes it safe.  Whatever can be refused is refused before the first large byte.  One process at a
+time works on a commit's folder, and whoever comes second waits and returns the first one's manifest.  Files that an
+earlier commit has are copied within the store, files that an earlier mirror left are kept, and the rest is fetched.
+The manifest is written last and only if there is none: no manifest means not there.
 """
 
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from threading import Event, Lock
-from typing import TypeVar
+from itertools import islice
 
-from pydantic import ValidationError
-
-from tasks._retry import attempts
+from tasks._clock import Clock
 from tasks._stores.store import Store
-from tasks._weights.digest import Digest
-from tasks._weights.hub import Hub, HubFile
-from tasks._weights.safety import LARGEST_CONFIG, admit, is_config, refuse_code
-from tasks.errors import Conflict, IntegrityError, TerminalError, TransientError, Unreachable
-from tasks.records import FileEntry, Manifest
+from tasks._weights.carrying import Carrier, Progress
+from tasks._weights.claims import Claim, HeldClaim, read_claim, take_claim
+from tasks._weights.hub import Hub, HubFile, Listing
+from tasks._weights.inspection import Commit, Inspection, inspect
+from tasks._weights.layout import HASH, MANIFEST, MODELS, SIGNATURE, manifest_key, split_weights_key, weights_key
+from tasks._weights.manifests import read_manifest
+from tasks._weights.planning import CopyJob, Plan, plan
+from tasks._weights.safety import admit, refuse_licence
+from tasks._weights.verify import verify
+from tasks.errors import Conflict, IntegrityError, Unreachable
+from tasks.records import FileEntry, Manifest, Value
 from tasks.spec import Limits
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
-FILES_AT_ONCE = 4
-"""Files under way together; each holds one part in memory besides those in flight."""
+DONORS = 5
+"""Other commits of the model whose files are looked through, the newest first."""
 
-MANIFEST = ".manifest.json"
+COPIES_AT_ONCE = 4
+LOOK_S = 0.5
+"""Seconds between two looks at a claim that another process holds."""
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are in the store or on their way there, and with all bytes; from any thread."""
+PATIENCE_S = 24 * 3600.0
+"""The longest wait for another mirror of the same commit, which renews its claim as long as it lives."""
+
+_UNREAD = FileEntry(path="none", size=0, sha256="0" * 64)
 
 
-def weights_key(model: str, commit: str) -> str:
-    """Return the key of the folder that holds ``commit`` of ``model``; joined to the store's URL, its address."""
-    return f"models/{model}/{commit}"
+class Mirrored(Value):
+    """A published commit, and what this call moved for it: bytes from the Hub, and bytes copied in the store.
 
+    ``unchanged`` says that another call had published it, and nothing had to be mended.
+    """
 
-def read_manifest(store: Store, model: str, commit: str) -> Manifest | None:
-    """Return what is published of ``commit``, or None; raises ``IntegrityError`` if it makes no sense."""
-    found = store.get(f"{weights_key(model, commit)}/{MANIFEST}")
-    if found is None:
-        return None
-    try:
-        return Manifest.from_json(found[0])
-    except ValidationError as error:
-        raise IntegrityError(
-            f"The manifest of {model}@{commit} in {store.url} cannot be read.",
-            remedy="Delete that folder and mirror the commit again.",
-        ) from error
+    manifest: Manifest
+    unchanged: bool = False
+    from_hub: int = 0
+    copied: int = 0
 
 
 def mirror(
-    hub: Hub, store: Store, model: str, commit: str, limits: Limits, *, progress: Progress = lambda *_: None
-) -> Manifest:
+    hub: Hub,
+    store: Store,
+    model: str,
+    commit: str,
+    limits: Limits,
+    *,
+    repair: bool = False,
+    progress: Progress = lambda *_: None,
+    announce: Callable[[Plan], None] = lambda _: None,
+    sign: Callable[[Manifest], bytes] | None = None,
+    clock: Clock | None = None,
+) -> Mirrored:
     """Bring ``commit`` of ``model`` into ``store`` if it is not there, and return its manifest.
 
-    A published commit costs two requests; objects of it that are gone or of another size are fetched again.
+    A published commit costs one request; with ``repair`` its objects are looked at as well, and those that are gone
+    or damaged are fetched again.  ``announce`` is told what will move before anything does.  ``sign`` makes the
+    signature that is stored beside the manifest.
+
     Raises ``Refused`` before the first large byte, ``IntegrityError`` for a file that differs from what the Hub
-    declares twice in a row, and whatever ``Hub`` and ``Store`` raise.  Nothing is published then, and no upload
-    of this call stays open.
+    declares twice in a row, and whatever ``Hub`` and ``Store`` raise.  Nothing is published then.
     """
     published = read_manifest(store, model, commit)
+    if published:
+        refuse_licence(published.license, limits.licences)
+    damaged = _damaged(store, published) if published and repair else frozenset()
+    if published and not damaged:
+        return Mirrored(manifest=published, unchanged=True)
+    for claim in _claims(store, model, commit, clock or Clock()):
+        found = read_manifest(store, model, commit)
+        if isinstance(claim, HeldClaim):
+            with claim.kept():
+                if found and not damaged:
+                    claim.finish()
+                    return Mirrored(manifest=found, unchanged=True)
+                work = _Work(hub, store, model, commit, claim, progress, announce)
+                return work.mend(found, damaged) if found else work.publish(limits, sign)
+        if found and not damaged:
+            return Mirrored(manifest=found, unchanged=True)
+    raise Unreachable(f"Another mirror of {model}@{commit} does not end.", remedy="Look at the machine it runs on.")
+
+
+def survey(hub: Hub, store: Store, model: str, commit: str, limits: Limits) -> Plan:
+    """Return what ``mirror`` would move now, judged by names and sizes alone; nothing is written."""
+    published = read_manifest(store, model, commit)
     if published is not None:
-        stored = _sizes(store, model, commit)
-        gone = [file for file in published.files if stored.get(file.path) != file.size]
-        wanted = tuple(HubFile(path=f.path, size=f.size, sha256=f.sha256) for f in gone)
-        if wanted:
-            _Carrier(hub, store, model, commit, wanted, progress).carry_all()
-        return published
-    wanted = admit(hub.files(model, commit), limits)
-    for file in filter(lambda file: is_config(file.path), wanted):
-        refuse_code(file.path, _twice(lambda: _small(hub, model, commit, file)))  # noqa: B023 - called at once
-    entries = _Carrier(hub, store, model, commit, wanted, progress).carry_all()
-    return _publish(
-        store,
-        Manifest(
-            model=model,
-            commit=commit,
-            source=hub.endpoint,
-            created_at=datetime.now(UTC),
-            files=tuple(sorted(entries, key=lambda entry: entry.path)),
-        ),
-    )
+        return Plan(whole=published.files, copies=(), fetches=())
+    wanted = _admitted(hub.listing(model, commit), limits)
+    claim, stored = read_claim(store, model, commit), tuple(store.list(weights_key(model, commit)))
+    return plan(model, commit, wanted, stored, claim.files if claim else (), _donors(store, model, commit))
 
 
-class _Stopped(TerminalError):
-    """Another file failed; this one is given up."""
+def _claims(store: Store, model: str, commit: str, clock: Clock) -> Iterator[HeldClaim | Claim]:
+    """Yield the claim that another process holds, again and again, and at last our own."""
+    waiting_for = ""
+    for _ in clock.ticks(PATIENCE_S, LOOK_S):
+        claim = take_claim(store, model, commit)
+        if isinstance(claim, Claim) and claim.process != waiting_for:
+            log.info("waits for another mirror of %s@%s (process %s)", model, commit, claim.process)
+            waiting_for = claim.process
+        yield claim
+        if isinstance(claim, HeldClaim):
+            return
 
 
-class _Carrier:
-    """Carries the ``wanted`` files of one commit, several at once."""
+class _Work:
+    """What is done under a held claim."""
 
     def __init__(
-        self, hub: Hub, store: Store, model: str, commit: str, wanted: tuple[HubFile, ...], progress: Progress
+        self,
+        hub: Hub,
+        store: Store,
+        model: str,
+        commit: str,
+        claim: HeldClaim,
+        progress: Progress,
+        announce: Callable[[Plan], None],
     ) -> None:
         self._hub, self._store, self._model, self._commit = hub, store, model, commit
-        self._wanted, self._progress = wanted, progress
-        self._total = sum(file.size for file in wanted)
-        self._done = 0
-        self._lock = Lock()
-        self._stop = Event()
+        self._claim, self._progress, self._announce = claim, progress, announce
+        self._folder = weights_key(model, commit)
+        self._begun, self._received, self._copied = time.monotonic(), hub.received, 0
 
-    def carry_all(self) -> tuple[FileEntry, ...]:
-        """Return the manifest's lines of all files once every one is in the store; the first error ends all."""
-        stored = _sizes(self._store, self._model, self._commit)
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="mirror") as pool:
-            jobs = [pool.submit(self._carry, file, stored.get(file.path)) for file in self._wanted]
-            try:
-                done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-            finally:
-                self._stop.set()  # after an error or an interrupt; nobody looks once all are done
-                pool.shutdown(wait=False, cancel_futures=True)
-        errors = [job.exception() for job in done]
-        first = next((error for error in errors if error and not isinstance(error, _Stopped)), None)
-        if first is not None:
-            raise first
-        return tuple(job.result() for job in jobs)
+    def publish(self, limits: Limits, sign: Callable[[Manifest], bytes] | None) -> Mirrored:
+        """Bring all files over and write the manifest."""
+        listing = self._hub.listing(self._model, self._commit)
+        wanted = _admitted(listing, limits)
+        planned = self._plan(wanted)
+        stored = {entry.path: f"{self._folder}/{entry.path}" for entry in planned.whole}
+        stored |= {job.file.path: job.source.key for job in planned.copies}
+        found = inspect(Commit(self._hub, self._store, self._model, self._commit, stored), wanted)
+        if sign is not None:
+            sign(self._manifest(listing, (_UNREAD,), found))  # a key that cannot sign is found out before the bytes
+        entries = self._bring(planned, found)
+        manifest = self._manifest(listing, entries, found)
+        if sign is not None:
+            self._store.put_if(f"{self._folder}/{SIGNATURE}", sign(manifest), expect=None)
+        return self._finish(manifest)
 
-    def _carry(self, file: HubFile, stored_size: int | None) -> FileEntry:
-        key = f"{weights_key(self._model, self._commit)}/{file.path}"
-        declared = {"sha256": file.sha256} if file.sha256 else {"git-sha1": file.git_sha1 or ""}
-        present = self._store.head(key) if stored_size is not None else None
-        if file.sha256 and present and (present.size, present.metadata) == (file.size, declared):
-            self._advance(file.size)
-            return FileEntry(path=file.path, size=file.size, sha256=file.sha256)
-        version = present.version if present else None
-        return _twice(lambda: self._pour(file, key, version, declared))
+    def mend(self, published: Manifest, damaged: frozenset[str]) -> Mirrored:
+        """Fetch the damaged files of a published commit again, and write down how the store calls them now."""
+        files = tuple(
+            HubFile(path=file.path, size=file.size, sha256=file.sha256, git_sha1=None)
+            for file in published.files
+            if file.path in damaged
+        )
+        for path in damaged:
+            self._store.remove(f"{self._folder}/{path}")
+        if HASH in damaged:
+            self._store.put_if(f"{self._folder}/{HASH}", self._commit.encode(), expect=None)
+        planned = Plan(whole=(), copies=(), fetches=files)
+        mended = {entry.path: entry for entry in self._bring(planned, Inspection())}
+        entries = tuple(_called(file, mended.get(file.path, file)) for file in published.files)
+        found = self._store.get(manifest_key(self._model, self._commit))
+        manifest = published.model_copy(update={"files": entries})
+        self._store.put_if(
+            manifest_key(self._model, self._commit), manifest.to_json(), expect=found[1] if found else None
+        )
+        self._claim.finish()
+        return self._mirrored(manifest)
 
-    def _pour(self, file: HubFile, key: str, version: str | None, declared: dict[str, str]) -> FileEntry:
-        """Bring one file over; its object appears only if its bytes are the declared ones."""
-        digest = Digest(file)
-        upload = self._store.open_upload(key, file.size, expect=version, metadata=declared)
+    def _plan(self, wanted: tuple[HubFile, ...]) -> Plan:
+        donors = _donors(self._store, self._model, self._commit)
+        stored = tuple(self._store.list(self._folder))
+        planned = plan(self._model, self._commit, wanted, stored, self._claim.files, donors)
+        known = {state.upload.id for state in self._claim.files if state.upload}
+        for upload in self._store.open_uploads(self._folder):
+            if upload.id not in known:
+                self._store.drop_upload(upload)
+        for key in planned.foreign:
+            self._store.remove(key)
+        return planned
+
+    def _bring(self, planned: Plan, found: Inspection) -> tuple[FileEntry, ...]:
+        self._announce(planned)
+        with ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="copy") as pool:
+            copies = list(pool.map(self._copy, planned.copies))
+        pairs = zip(planned.copies, copies, strict=True)
+        missed = tuple(job.file for job, entry in pairs if entry is None)
+        copied = tuple(entry for entry in copies if entry is not None)
+        self._copied = sum(entry.size for entry in copied)
+        carrier = Carrier(
+            self._hub, self._store, self._model, self._commit, self._claim, read=found.read, progress=self._progress
+        )
+        entries = carrier.carry((*planned.fetches, *missed), (*planned.whole, *copied))
+        return tuple(sorted(entries, key=lambda entry: entry.path))
+
+    def _copy(self, job: CopyJob) -> FileEntry | None:
+        """Copy a file from another commit; None when it is no longer there as it was."""
+        copied = self._store.copy(job.source, f"{self._folder}/{job.file.path}")
+        if copied is None:
+            return None
+        same = copied.crc64nvme is None or job.entry.crc64nvme in (None, copied.crc64nvme)
+        if copied.size != job.file.size or not same:
+            raise IntegrityError(f"The store copied {job.source.key} to other bytes.", remedy="Check the store.")
+        return FileEntry(
+            path=job.file.path,
+            size=job.file.size,
+            sha256=job.entry.sha256,
+            git_sha1=job.file.git_sha1,
+            crc64nvme=job.entry.crc64nvme,
+            etag=copied.version,
+        )
+
+    def _manifest(self, listing: Listing, entries: tuple[FileEntry, ...], found: Inspection) -> Manifest:
+        facts = listing.facts
+        return Manifest(
+            model=self._model,
+            commit=self._commit,
+            source=self._hub.endpoint,
+            created_at=datetime.now(UTC),
+            files=entries,
+            license=facts.license,
+            gated=facts.gated,
+            tags=facts.tags,
+            parameters=found.parameters,
+            dtypes=found.dtypes,
+            seconds=round(time.monotonic() - self._begun, 3),
+            from_hub=self._hub.received - self._received,
+        )
+
+    def _finish(self, manifest: Manifest) -> Mirrored:
+        """Publish, if the claim is ours still; another writer's manifest of the same files is as good."""
+        self._claim.renew()
+        self._store.put_if(f"{self._folder}/{HASH}", self._commit.encode(), expect=None)
         try:
-            with closing(_parts(self._hub, self._model, self._commit, file, upload.part_size)) as parts:
-                for part in parts:
-                    self._go_on()
-                    digest.update(part)
-                    upload.write(part)
-                    self._advance(len(part))
-            entry = digest.entry()
-            upload.complete()
+            self._store.put_if(manifest_key(self._model, self._commit), manifest.to_json(), expect=None)
         except Conflict:
-            upload.abort()
-            present = self._store.head(key)
-            if present is None or (present.size, present.metadata) != (file.size, declared):
+            winner = read_manifest(self._store, self._model, self._commit)
+            if winner is None or [f.sha256 for f in winner.files] != [f.sha256 for f in manifest.files]:
                 raise
-        except BaseException:
-            upload.abort()
-            self._advance(-digest.size)
-            raise
-        return entry
+            manifest = winner
+        self._claim.finish()
+        return self._mirrored(manifest)
 
-    def _go_on(self) -> None:
-        if self._stop.is_set():
-            raise _Stopped("Another file failed.")
-
-    def _advance(self, size: int) -> None:
-        with self._lock:
-            self._done += size
-            self._progress(self._done, self._total)
+    def _mirrored(self, manifest: Manifest) -> Mirrored:
+        return Mirrored(manifest=manifest, from_hub=self._hub.received - self._received, copied=self._copied)
 
 
-def _parts(hub: Hub, model: str, commit: str, file: HubFile, part_size: int) -> Generator[bytearray, None, None]:
-    """Yield the file in parts of ``part_size`` bytes; a broken connection is taken up again where it broke.
+def _admitted(listing: Listing, limits: Limits) -> tuple[HubFile, ...]:
+    refuse_licence(listing.facts.license, limits.licences)
+    return admit(listing.files, limits)
 
-    Attempts are counted per part, so that a long file may break more often than a short one.  Raises
-    ``IntegrityError`` after the last part when the Hub goes on beyond the declared size.
-    """
-    stream: Generator[bytes, None, None] | None = None
-    part, offset = bytearray(), 0
+
+def _damaged(store: Store, published: Manifest) -> frozenset[str]:
+    found = verify(store, published.model, published.commit, deep=False)
+    return frozenset(damage.path for damage in found.damaged)
+
+
+def _called(file: FileEntry, mended: FileEntry) -> FileEntry:
+    """Return the manifest's line of a file with what the store calls its object now."""
+    return file.model_copy(update={"crc64nvme": mended.crc64nvme, "etag": mended.etag})
+
+
+def _donors(store: Store, model: str, commit: str) -> tuple[Manifest, ...]:
+    """Return the newest manifests of other commits of the model; one that cannot be read gives nothing."""
+    found = [item for item in store.list(f"{MODELS}/{model}") if item.key.endswith(f"/{MANIFEST}")]
+    found.sort(key=lambda item: item.modified, reverse=True)
+    parts = (split_weights_key(item.key) for item in found)
+    others = islice((part[1] for part in parts if part and part[1] != commit), DONORS)
+    return tuple(manifest for other in others if (manifest := _readable(store, model, other)))
+
+
+def _readable(store: Store, model: str, commit: str) -> Manifest | None:
     try:
-        while offset < file.size:
-            want = min(part_size, file.size - offset)
-            for attempt in attempts():
-                with attempt:
-                    stream = stream or hub.stream(model, commit, file.path, start=offset + len(part))
-                    try:
-                        _fill(part, want, stream)
-                    except TransientError:
-                        stream = None
-                        raise
-            rest = part[want:]
-            del part[want:]
-            yield part
-            part, offset = rest, offset + want
-        if part or (stream is not None and _goes_on(stream)):
-            raise IntegrityError(f"{file.path} is longer than the {file.size:,} bytes that the Hub declares.")
-    finally:
-        if stream is not None:
-            stream.close()
-
-
-def _fill(part: bytearray, want: int, stream: Iterator[bytes]) -> None:
-    while len(part) < want:
-        piece = next(stream, None)
-        if piece is None:
-            raise Unreachable("The Hub ended a file before its declared size.", remedy="Try again later.")
-        part += piece
-
-
-def _goes_on(stream: Iterator[bytes]) -> bool:
-    try:
-        return next(stream, None) is not None
-    except Unreachable:
-        return False  # it broke, but behind the last byte
-
-
-def _small(hub: Hub, model: str, commit: str, file: HubFile) -> bytes:
-    """Return a small file whole, verified."""
-    digest, data = Digest(file), bytearray()
-    for part in _parts(hub, model, commit, file, LARGEST_CONFIG):
-        digest.update(part)
-        data += part
-    digest.entry()
-    return bytes(data)
-
-
-def _twice(fetch: Callable[[], T]) -> T:
-    """Return what ``fetch`` returns, trying once more after wrong bytes: copies of a Hub's servers may differ."""
-    try:
-        return fetch()
-    except IntegrityError:
-        return fetch()
-
-
-def _sizes(store: Store, model: str, commit: str) -> dict[str, int]:
-    """Return the sizes of what the commit's folder holds, by path."""
-    folder = f"{weights_key(model, commit)}/"
-    return {item.key.removeprefix(folder): item.size for item in store.list(folder)}
-
-
-def _publish(store: Store, manifest: Manifest) -> Manifest:
-    """Write the manifest, or return the one of another mirror that came first with the same files."""
-    key = f"{weights_key(manifest.model, manifest.commit)}/{MANIFEST}"
-    try:
-        store.put_if(key, manifest.to_json(), expect=None)
-    except Conflict:
-        winner = read_manifest(store, manifest.model, manifest.commit)
-        if winner is None or winner.files != manifest.files:
-            raise
-        return winner
-    return manifest
+        return read_manifest(store, model, commit)
+    except IntegrityError as error:
+        log.warning("%s", error)
+        return None

@@ -2,45 +2,32 @@
 
 Nothing from a Hub is trusted.  What is mirrored is a short list of kinds that a server needs and that hold data
 only; everything else stays at the Hub.  Code is never mirrored, and a repository that carries any is refused,
-not stripped: its model needs that code or hides it, and either is for a person to look at.  Every refusal names
-the file and the rule.
+not stripped: its model needs that code or hides it, and either is for a person to look at.  Pickles beside
+safetensors stay at the Hub; alone, they refuse the commit.  Every refusal names the file and the rule.
+
+This module judges the listing; ``headers`` and ``contents`` judge the first bytes and the small files.
 """
 
-import json
-from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
-
+from tasks._weights.contents import is_small_judged
+from tasks._weights.headers import SMALLEST_FILE
 from tasks._weights.hub import HubFile
+from tasks._weights.names import LARGEST, Kind, kind_of, refusal, refuse_paths, shown
 from tasks.errors import Refused
 from tasks.spec import Limits
 
-RESERVED = frozenset({".manifest.json", "hash"})
-"""Names that a commit's folder in the store uses itself; `hash` is what Ray Serve's own mirror reads."""
+PICKLES = frozenset({"bin", "pt", "pth", "pkl", "pickle", "ckpt", "joblib", "npy", "npz"})
+"""Kinds whose loading can run code, by suffix."""
 
-MIRRORED = (
-    "*.json",
-    "*.model",
-    "merges.txt",
-    "vocab.txt",
-    "*.tiktoken",
-    "*.jinja",
-    "README.md",
-    "LICENSE*",
-    "NOTICE*",
-)
-"""Kinds a server reads besides weights, and the papers that must go with them."""
+PYTHON = frozenset({"py", "pyc", "pyo", "pyd", "pyx", "pyz", "pyw", "whl"})
+PROGRAMS = frozenset({"so", "dll", "dylib", "exe", "msi", "jar", "wasm", "cubin"})
+SCRIPTS = frozenset({"sh", "bash", "bat", "cmd", "ps1"})
+CODE = PYTHON | PROGRAMS | SCRIPTS
+"""Kinds that are code, by suffix."""
 
-OTHER_FORMATS = frozenset({"onnx", "openvino", "coreml", "metal", "original"})
-"""Folders in which repositories keep the same weights for other programs."""
+MOST_JUDGED = 128 * 2**20
+"""Bytes of all small files together that are read before the first large one; an index and some configurations."""
 
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
-"""Kinds whose loading can run code."""
-
-LONGEST_PATH = 512
-"""Bytes of a path; an S3 key holds 1,024, of which a prefix, model and commit need some."""
-
-LARGEST_CONFIG = 4 * 2**20
-"""Bytes of a configuration file; real ones are a few kilobytes."""
+_LIMITS_REMEDY = "Raise `limits` in the spec if this is meant."
 
 
 def admit(files: tuple[HubFile, ...], limits: Limits) -> tuple[HubFile, ...]:
@@ -53,96 +40,79 @@ def admit(files: tuple[HubFile, ...], limits: Limits) -> tuple[HubFile, ...]:
             f"The commit has {len(files):,} files, more than the {limits.files:,} allowed.",
             remedy=_LIMITS_REMEDY,
         )
-    seen: dict[str, str] = {}
+    refuse_paths([file.path for file in files])
     for file in files:
-        _refuse_path(file.path)
-        if other := seen.get(file.path.casefold()):
-            raise _refused(file.path, f"differs from {other!r} by upper and lower case only")
-        seen[file.path.casefold()] = file.path
-        if file.path.lower().endswith((".py", ".pyc", ".so")):
-            raise _refused(file.path, "is code, and code from a Hub is never run")
-    wanted = tuple(sorted((f for f in files if _is_mirrored(f.path)), key=lambda f: (-f.size, f.path)))
-    _refuse_weights(files, wanted)
-    for file in wanted:
-        if file.sha256 is None and file.git_sha1 is None:
-            raise _refused(file.path, "is declared without a hash")
-        if is_config(file.path) and file.size > LARGEST_CONFIG:
-            raise _refused(file.path, f"is a configuration of {file.size:,} bytes")
+        if _suffix(file.path) in CODE:
+            raise refusal(file.path, "is code, and code from a Hub is never run")
+    kinds = {file: kind for file in files if (kind := kind_of(file.path))}
+    _refuse_other_weights(files, kinds)
+    for file, kind in kinds.items():
+        _refuse_declaration(file, kind)
+    wanted = tuple(sorted(kinds, key=lambda file: (-file.size, file.path)))
+    _refuse_much_to_read(wanted)
     total = sum(file.size for file in wanted)
     if total > limits.total_bytes:
         raise Refused(
             f"The commit holds {total:,} bytes, more than the {limits.total_bytes:,} allowed; "
-            f"the largest file is {wanted[0].path}.",
+            f"the largest file is {shown(wanted[0].path)}.",
             remedy=_LIMITS_REMEDY,
         )
     return wanted
 
 
-def is_config(path: str) -> bool:
-    """Say whether the file may name code to load, and so is read before anything large."""
-    return path.endswith("config.json")
+def refuse_licence(licence: str | None, allowed: tuple[str, ...]) -> None:
+    """Raise ``Refused`` when ``licence``, as the Hub writes it, is not one of ``allowed``; empty allows any.
 
-
-def refuse_code(path: str, data: bytes) -> None:
-    """Raise ``Refused`` when the configuration file ``path``, which holds ``data``, asks for code (``auto_map``)."""
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _refused(path, "is not JSON") from error
-    if _has_key(tree, "auto_map"):
-        raise _refused(path, "asks for code by `auto_map`, and code from a Hub is never run")
-
-
-_LIMITS_REMEDY = "Raise `limits` in the spec if this is meant."
-
-
-def _refused(path: str, rule: str) -> Refused:
-    return Refused(f"{path!r} {rule}.", remedy="Choose another commit or repository.")
-
-
-def _refuse_path(path: str) -> None:
-    if len(path.encode()) > LONGEST_PATH:
-        raise _refused(path[:60] + "…", f"is a path of more than {LONGEST_PATH} bytes")
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        raise _refused(path, "leads out of its folder")
-    if "\\" in path or not path.isprintable():
-        raise _refused(path, "holds characters that a path must not hold")
-    if path in RESERVED:
-        raise _refused(path, "is a name that the store keeps for itself")
-
-
-def _is_mirrored(path: str) -> bool:
-    if path.split("/", maxsplit=1)[0] in OTHER_FORMATS:
-        return False
-    return _is_weights(path) or any(fnmatchcase(PurePosixPath(path).name, kind) for kind in MIRRORED)
-
-
-def _is_weights(path: str) -> bool:
-    """Engines read safetensors of the top folder only; deeper ones are other models or other formats."""
-    return path.endswith(".safetensors") and "/" not in path
-
-
-def _refuse_weights(files: tuple[HubFile, ...], wanted: tuple[HubFile, ...]) -> None:
-    if any(_is_weights(file.path) for file in wanted):
+    With a list, a model that declares no licence is refused: nothing says that it may be used.
+    """
+    if not allowed or (licence is not None and licence.lower() in allowed):
         return
-    pickled = next((f.path for f in files if PurePosixPath(f.path).suffix.lower() in PICKLES), None)
+    found = "declares no licence" if licence is None else f"has the licence {shown(licence)}"
+    raise Refused(
+        f"The model {found}, and the spec allows {', '.join(allowed)} only.",
+        remedy="Choose another model, or add its licence to `limits.licences` in the spec.",
+    )
+
+
+def _suffix(path: str) -> str:
+    """Return what follows the last dot, lower-case; a library's version (``.so.1``) does not count."""
+    name = path.lower().rpartition("/")[2].rstrip("0123456789.")
+    return name.rpartition(".")[2] if "." in name else ""
+
+
+def _refuse_other_weights(files: tuple[HubFile, ...], kinds: dict[HubFile, Kind]) -> None:
+    """Raise ``Refused`` for a commit without weights that may be loaded."""
+    if Kind.WEIGHTS in kinds.values():
+        return
+    pickled = next((file.path for file in files if _suffix(file.path) in PICKLES), None)
     if pickled is not None:
-        raise _refused(pickled, "can run code when loaded, and the commit has no safetensors instead")
+        raise refusal(pickled, "can run code when loaded, and the commit has no safetensors instead")
     raise Refused(
         "The commit has no *.safetensors at its top level.",
         remedy="Choose a repository with safetensors weights.",
     )
 
 
-def _has_key(tree: object, key: str) -> bool:
-    """Look through ``tree`` without recursion, which a nested file could exhaust."""
-    todo: list[object] = [tree]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, dict):
-            if key in node:
-                return True
-            todo.extend(node.values())
-        elif isinstance(node, list):
-            todo.extend(node)
-    return False
+def _refuse_declaration(file: HubFile, kind: Kind) -> None:
+    """Raise ``Refused`` for a file whose size or hash cannot be those of its kind."""
+    least = SMALLEST_FILE if kind is Kind.WEIGHTS else 0
+    if file.size < least:
+        raise refusal(file.path, f"is declared with {file.size:,} bytes, and {kind} have {least} at least")
+    if kind is Kind.WEIGHTS and file.sha256 is None:
+        raise refusal(file.path, "is declared without a sha256, as a git-lfs pointer served for weights would be")
+    if file.sha256 is None and file.git_sha1 is None:
+        raise refusal(file.path, "is declared without a hash")
+    if file.size > LARGEST.get(kind, file.size):
+        raise refusal(file.path, f"has {file.size:,} bytes, and a {kind} has {LARGEST[kind]:,} at most")
+
+
+def _refuse_much_to_read(wanted: tuple[HubFile, ...]) -> None:
+    """Raise ``Refused`` for small files that are too many to be held in memory; the largest of them is named."""
+    small = [file for file in wanted if is_small_judged(file)]
+    total = sum(file.size for file in small)
+    if total > MOST_JUDGED:
+        raise refusal(
+            small[0].path,
+            f"and {len(small) - 1:,} more files to be read whole have {total:,} bytes together, "
+            f"and {MOST_JUDGED:,} is the most",
+        )

@@ -1,4 +1,4 @@
-"""Makes the two locked environments: ``python3 tasks/local/environments.py controller|payload [--check]``.
+"""Makes the locked environments: ``python3 tasks/local/environments.py controller|payload|bench [--check]``.
 
 Standard library only, because it runs before anything is installed.  A stamp, written last, names what was
 installed: where it matches nothing is done, and where it is missing a run was interrupted and the environment
@@ -43,6 +43,7 @@ class Environment(NamedTuple):
 ENVIRONMENTS = {
     "controller": Environment("controller", ".venv", "requirements.lock", 210, 900),
     "payload": Environment("payload", "serve/.venv", "serve/requirements-cpu.lock", 2850, 5900),
+    "bench": Environment("bench", ".tools/bench", "tests/bench/requirements.lock", 60, 240),
 }
 UV_LOCK = "tasks/local/uv.lock.txt"
 
@@ -107,7 +108,7 @@ def install(name: str, root: Path = ROOT) -> None:
         if environment.name == "controller":
             ours = ["--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]
             _run([uv, "pip", "install", "--python", python, *ours], root)
-        else:
+        elif environment.name == "payload":
             _name_vllm(python, root)
         stamp.write_text(_wanted(environment, root))
         _say(f"The {environment.name} environment is ready after {time.monotonic() - started:.0f} s.")

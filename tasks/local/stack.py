@@ -17,7 +17,16 @@ from tasks._clock import Clock
 from tasks.errors import MachineError
 from tasks.local import deployments, machine, processes
 from tasks.local.components import COMPONENTS, Component, Surroundings
-from tasks.local.state import Keys, Stack, addresses, demonstration_mark, read_state, remember, short_folder
+from tasks.local.state import (
+    Keys,
+    Stack,
+    addresses,
+    demonstration_mark,
+    kept_back,
+    read_state,
+    remember,
+    short_folder,
+)
 from tasks.records import Value
 
 __all__ = ["Health", "Progress", "Stack", "down", "health", "read_stack", "up"]
@@ -119,6 +128,8 @@ def _bring_up(home: Path, lock: int, started: list[str], wanted: Mapping[str, in
         except BaseException:
             stop.set()
             raise
+    for name in kept_back():
+        progress(f"The worker is not given {name}; name its file in {name}_FILE and run `slipway up` again.")
     bring(COMPONENTS[-1])
     deployments.register(here, progress)
     return here.stack

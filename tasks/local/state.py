@@ -84,27 +84,49 @@ class Stack(Value):
         return f"{self.prefect}/api"
 
     def settings(self) -> dict[str, Any]:
-        """Return what ``tasks.settings.Settings`` needs to work on this stack; secrets are ``SecretStr``."""
-        keys = Keys.load(self.home)
+        """Return what ``tasks.settings.Settings`` needs to work on this stack; secrets are ``SecretStr``.
+
+        A token is for the Hub that it was meant for before there was a stack, so that a gated model may be released
+        from there; the stack's own Hub does not get it.
+        """
+        keys, told = Keys.load(self.home), read_settings()
         return {
             "home": self.home,
-            "services": read_settings().services.absolute(),
-            "hub": {"endpoint": self.hub, "token": None},
+            "services": told.services.absolute(),
+            "hub": {
+                "endpoint": self.hub,
+                "token": told.hub.token,
+                "token_file": _absolute(told.hub.token_file),
+                "token_origin": told.hub.token_origin or told.hub.endpoint,
+                "xet": told.hub.xet,
+            },
             "store": {
                 "url": f"s3://{self.bucket}",
                 "endpoint": self.s3,
                 "region": REGION,
                 "access_key": keys.access_key,
                 "secret_key": keys.secret_key,
+                "path_style": None,
+                "kms_key": None,
+            },
+            "signing": {
+                "key": _absolute(told.signing.key),
+                "password": told.signing.password,
+                "password_file": _absolute(told.signing.password_file),
             },
             "ray": {"dashboard": self.ray, "serve": self.serve, "token": keys.ray_token, "starts_proxy": True},
             "prefect_api": self.prefect_api,
         }
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of a process that works on this stack: its settings and a quiet Prefect."""
+        """Return the variables of a process that works on this stack: its settings and a quiet Prefect.
+
+        A person's own secrets are not among them, as ``kept_back`` says; the files that hold some are.
+        """
+        settings = self.settings()
+        settings["hub"]["token"] = settings["signing"]["password"] = None
         return {
-            **_variables("SLIPWAY", self.settings()),
+            **_variables("SLIPWAY", settings),
             "PREFECT_API_URL": self.prefect_api,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_PROFILES_PATH": str(self.home / "prefect" / "profiles.toml"),
@@ -118,6 +140,16 @@ class Stack(Value):
             "HF_HOME": str(self.home / "huggingface"),
             "NO_PROXY": "127.0.0.1,localhost",
         }
+
+
+def kept_back() -> tuple[str, ...]:
+    """Return the variables with a person's secrets that are set now and that no process of a stack is given.
+
+    Such a process outlives the shell that it was started from, and would hold the secret until the stack goes down.
+    """
+    told = read_settings()
+    secret = {"SLIPWAY_HUB__TOKEN": told.hub.token, "SLIPWAY_SIGNING__PASSWORD": told.signing.password}
+    return tuple(name for name, value in secret.items() if value)
 
 
 def demonstration_mark(home: Path) -> Path:
@@ -189,6 +221,10 @@ def write_private(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(descriptor)
     draft.replace(path)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.absolute() if path else None
 
 
 def _beside(purpose: str) -> int:

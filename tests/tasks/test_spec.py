@@ -40,12 +40,21 @@ def test_a_spec_is_equal_after_a_round_trip() -> None:
         pytest.param("- chat\n", "holds no mapping", id="list"),
         pytest.param("", "holds no mapping", id="empty"),
         pytest.param(SMALLEST + "target: mars\n", "line 3: target", id="target"),
+        pytest.param(SMALLEST + "limits:\n  licences: [MIT]\n", "line 4: limits.licences.0: .* not 'MIT'", id="case"),
     ],
 )
 def test_a_spec_that_does_not_fit_is_told_with_its_line(text: str, fault: str) -> None:
     """One sentence names the file, the line, and the nearest known key."""
     with pytest.raises(BadInput, match=fault):
         parse_spec(text, "chat.yaml")
+
+
+def test_licences_are_those_of_the_hub() -> None:
+    """A list of licences is kept as the Hub writes them; without one, any will do."""
+    spec = parse_spec(SMALLEST + "limits: {licences: [apache-2.0, openrail++, llama3.1]}\n", "chat.yaml")
+
+    assert ("apache-2.0", "openrail++", "llama3.1") == spec.limits.licences
+    assert () == parse_spec(SMALLEST, "chat.yaml").limits.licences
 
 
 def test_an_unknown_service_is_told_with_its_neighbour(tmp_path: Path) -> None:

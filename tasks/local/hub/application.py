@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tasks.errors import BadInput, NotFound
 from tasks.local.hub import repositories
 from tasks.local.hub.access import AccessTokens, SignedLinks
+from tasks.local.hub.cards import card_tags, read_card
 from tasks.local.hub.content import Bytes
 from tasks.local.hub.repositories import CommitRecord, File, Repository
 
@@ -65,6 +66,7 @@ class Hub:
         repository = self._repository(request)
         commit = self._commit(request, repository)
         blobs = _flag(request, "blobs")
+        card = read_card(self._root, commit)
         facts: dict[str, Any] = {
             "id": repository.name,
             "modelId": repository.name,
@@ -75,7 +77,8 @@ class Hub:
             "private": repository.private,
             "gated": "manual" if repository.gated else False,
             "disabled": False,
-            "tags": [],
+            "tags": card_tags(card),
+            "cardData": card,
             "siblings": [_sibling(file, blobs=blobs) for file in commit.files],
         }
         if expand := request.query_params.getlist("expand"):

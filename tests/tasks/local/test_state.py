@@ -4,11 +4,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tasks.errors import MachineError
 from tasks.local import ports, state
 from tasks.local.state import PORTS, Keys, Stack
-from tasks.settings import Settings
+from tasks.settings import Settings, hub_token
 
 ALL = frozenset(PORTS)
 
@@ -63,6 +64,46 @@ def test_settings_and_environment_lead_to_the_same_place(tmp_path: Path, monkeyp
     assert Settings() == told
     assert told.store.secret_key == Keys.load(tmp_path).secret_key
     assert Stack.from_json(stack.to_json()) == stack
+
+
+def test_a_person_s_files_of_secrets_are_passed_on_and_their_secrets_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command uses both; a worker, which outlives the shell, is given the paths alone, and the token's own Hub."""
+    monkeypatch.chdir(tmp_path)
+    told = {"HUB__TOKEN_FILE": "token", "SIGNING__KEY": "key.pem", "SIGNING__PASSWORD": "CANARY", "HUB__XET": "no"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"SLIPWAY_{name}", value)
+    (tmp_path / "token").write_text("hf_of_the_real_hub\n")
+    stack = state.addresses(tmp_path, state.remember(tmp_path, ALL, {}))
+    command, worker = Settings(**stack.settings()), stack.environment()
+
+    assert SecretStr("CANARY") == command.signing.password
+    assert "CANARY" not in str(worker)
+    assert {"SLIPWAY_SIGNING__PASSWORD"} == set(state.kept_back())
+    for name in told:
+        monkeypatch.delenv(f"SLIPWAY_{name}")
+    for name, value in worker.items():
+        if name.startswith("SLIPWAY_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir("/")
+    settings = Settings()
+    assert (stack.hub, False, tmp_path / "key.pem") == (settings.hub.endpoint, settings.hub.xet, settings.signing.key)
+    assert SecretStr("hf_of_the_real_hub") == hub_token(settings.hub, "https://huggingface.co")
+    assert hub_token(settings.hub, stack.hub) is None
+
+
+def test_a_token_of_the_shell_serves_its_commands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes to the Hub it was set for, not to the stack's own and not to the stack's processes."""
+    monkeypatch.setenv("SLIPWAY_HUB__TOKEN", "hf_CANARY")
+    monkeypatch.setenv("SLIPWAY_HUB__ENDPOINT", "https://hub.example")
+    stack = state.addresses(tmp_path, state.remember(tmp_path, ALL, {}))
+    command = Settings(**stack.settings())
+
+    assert SecretStr("hf_CANARY") == hub_token(command.hub, "https://hub.example")
+    assert hub_token(command.hub, stack.hub) is None
+    assert "CANARY" not in str(stack.environment())
+    assert ("SLIPWAY_HUB__TOKEN",) == state.kept_back()
 
 
 def test_the_folder_for_sockets_is_short_private_and_not_a_link(tmp_path: Path) -> None:

@@ -1,16 +1,25 @@
 """The store against a real S3 server: conditional writes, uploads that stay invisible, and its refusals."""
 
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import stamina
+from awscrt import checksums
+from botocore import exceptions
 from pydantic import SecretStr
 
-from tasks._stores.s3 import PART_SIZE, S3Store, S3Upload
-from tasks._stores.store import Store, open_store
-from tasks.errors import AccessDenied, BadInput, Conflict, NotFound, Unreachable
+from tasks._stores import s3_copy
+from tasks._stores.s3 import S3Store
+from tasks._stores.s3_upload import PART_SIZE, S3Upload, as_text
+from tasks._stores.store import Store, StoredObject, Upload, open_store
+from tasks.errors import AccessDenied, BadInput, Conflict, IntegrityError, NotFound, Unreachable
 from tasks.local import ports
 from tasks.settings import StoreSettings
 from tests.fakes.s3 import open_uploads
@@ -57,84 +66,196 @@ def test_of_many_writers_one_wins(store: Store) -> None:
     assert found[0] == b"%d" % winners[0]
 
 
+def lose_reply(store: Store, operation: str) -> None:
+    """Let the next request of ``operation`` happen, and its reply be lost."""
+    assert isinstance(store, S3Store)
+    clients, lost = (store._bucket.client, store._bucket.part_client), []
+
+    def lose(**_: Any) -> None:
+        if not lost:
+            lost.append(operation)
+            raise exceptions.ReadTimeoutError(endpoint_url="lost")
+
+    for client in clients:
+        client.meta.events.register(f"after-call.s3.{operation}", lose)
+
+
+def send(upload: Upload, data: bytes, start: int = 0, stop: int | None = None) -> int:
+    """Hand over ``data`` in parts, from byte ``start`` up to ``stop``, and return the checksum of the whole."""
+    size = upload.part_size
+    for at in range(start, len(data) if stop is None else stop, size):
+        part = bytearray(data[at : at + size])
+        upload.write(part, checksums.crc64nvme(part), lambda: None)
+    crc: int = checksums.crc64nvme(data)
+    return crc
+
+
+def bring(store: Store, key: str, data: bytes) -> StoredObject:
+    """Upload ``data``, as a mirror does."""
+    upload = store.open_upload(key, len(data), metadata={"sha256": "x"})
+    return upload.complete(send(upload, data))
+
+
+def some(size: int) -> bytes:
+    """Return bytes that differ from part to part."""
+    return random.Random(size).randbytes(size)  # noqa: S311 - filler
+
+
 @pytest.mark.slow
 def test_a_write_whose_reply_was_lost_is_known_again(store: Store) -> None:
     """The second try of a write that had happened finds its own bytes, and counts as won."""
+    lose_reply(store, "PutObject")
 
-    class ReplyLost(S3Store):
-        lost = False
-
-    assert isinstance(store, S3Store)
-    put = store._bucket.put
-
-    def lose_first(key: str, data: bytes, expect: str | None, metadata: dict[str, str]) -> str:
-        version = put(key, data, expect, metadata)
-        if not ReplyLost.lost:
-            ReplyLost.lost = True
-            raise Unreachable("The reply was lost.")
-        return version
-
-    object.__setattr__(store._bucket, "put", lose_first)
     version = store.put_if("record.json", b"mine", expect=None)
 
     assert store.get("record.json") == (b"mine", version)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [5, 2 * PART_SIZE + 5])
+def test_an_upload_whose_last_reply_was_lost_is_whole(store: Store, size: int) -> None:
+    """The object that the lost reply was about is known by size, metadata and checksum."""
+    lose_reply(store, "PutObject" if size < PART_SIZE else "CompleteMultipartUpload")
+
+    stored = bring(store, "a.bin", some(size))
+
+    assert store.head("a.bin") == replace(stored, modified=ANY)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 5, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE + 5])
 def test_an_upload_is_seen_only_when_complete(store: Store, store_settings: StoreSettings, size: int) -> None:
-    """Before `complete` there is nothing; after it, the bytes and the metadata; and nothing stays open."""
-    data = bytes(range(256)) * (size // 256 + 1)
-    upload = store.open_upload("a/b.bin", size, expect=None, metadata={"sha256": "x"})
-    for start in range(0, size, upload.part_size):
-        upload.write(data[start : min(size, start + upload.part_size)])
+    """Before `complete` there is nothing; after it, the bytes, metadata and checksum; and nothing stays open."""
+    data = some(size)
+    upload = store.open_upload("a/b.bin", size, metadata={"sha256": "x"})
+    crc = send(upload, data)
     assert store.head("a/b.bin") is None
 
-    upload.complete()
+    stored = upload.complete(crc)
     upload.abort()
 
-    found, seen = store.get("a/b.bin"), store.head("a/b.bin")
-    assert found
-    assert seen
-    assert found[0] == data[:size]
-    assert (seen.size, seen.metadata, seen.version) == (size, {"sha256": "x"}, found[1])
+    with store.open("a/b.bin") as stream:
+        assert stream.read() == data
+    assert store.head("a/b.bin") == replace(stored, modified=ANY)
+    assert (stored.size, stored.metadata, stored.crc64nvme) == (size, {"sha256": "x"}, as_text(crc))
     assert open_uploads(store_settings) == []
 
 
 @pytest.mark.slow
 def test_an_aborted_upload_leaves_nothing(store: Store, store_settings: StoreSettings) -> None:
-    """Neither an object nor an open upload is left, though parts were in flight."""
-    upload = store.open_upload("a.bin", 3 * PART_SIZE, expect=None, metadata={})
-    upload.write(bytes(PART_SIZE))
-    upload.write(bytes(PART_SIZE))
+    """Neither an object nor an open upload is left, though parts were in flight, and every buffer came back."""
+    back: list[int] = []
+    upload = store.open_upload("a.bin", 3 * PART_SIZE, metadata={})
+    for number in range(2):
+        part = bytearray(PART_SIZE)
+        upload.write(part, checksums.crc64nvme(part), lambda number=number: back.append(number))  # type: ignore[misc]
     assert open_uploads(store_settings)
 
     upload.abort()
 
+    assert sorted(back) == [0, 1]
     assert store.head("a.bin") is None
     assert open_uploads(store_settings) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, PART_SIZE + 1])
-def test_an_upload_replaces_only_what_it_was_to(store: Store, size: int) -> None:
-    """`complete` over another version than the one named at the start is a conflict, in one part or many."""
+def test_an_object_is_never_replaced(store: Store, size: int) -> None:
+    """`complete` where there is another object is a conflict, in one part or many; the same object is as good."""
+    first = bring(store, "a.bin", some(size))
 
-    def bring(expect: str | None) -> None:
-        upload = store.open_upload("a.bin", size, expect=expect, metadata={})
-        for start in range(0, size, upload.part_size):
-            upload.write(bytes(min(upload.part_size, size - start)))
-        try:
-            upload.complete()
-        finally:
-            upload.abort()
-
-    bring(None)
+    upload = store.open_upload("a.bin", size, metadata={"sha256": "y"})
+    crc = send(upload, bytes(size))
     with pytest.raises(Conflict):
-        bring(None)
-    present = store.head("a.bin")
-    assert present
-    bring(present.version)
+        upload.complete(crc)
+    upload.abort()
+
+    assert store.head("a.bin") == replace(first, modified=ANY)
+    assert bring(store, "a.bin", some(size)).version == first.version
+
+
+@pytest.mark.slow
+def test_another_process_goes_on_with_an_upload(store: Store, store_settings: StoreSettings) -> None:
+    """Of a suspended upload the stored parts are kept and only the rest is sent."""
+    data = some(3 * PART_SIZE + 7)
+    first = store.open_upload("a.bin", len(data), metadata={})
+    send(first, data, 0, 2 * PART_SIZE)
+    first.suspend()
+    assert first.stored == 2 * PART_SIZE
+    assert [(one.key, one.id) for one in store.open_uploads("")] == [("a.bin", first.id)]
+
+    other = open_store(store_settings)
+    upload = other.open_upload("a.bin", len(data), metadata={}, resume=(first.id, first.stored))
+    upload.complete(send(upload, data, first.stored))
+    other.close()
+
+    found = store.get("a.bin")
+    assert found
+    assert found[0] == data
+    assert open_uploads(store_settings) == []
+
+
+@pytest.mark.slow
+def test_an_upload_that_ended_or_holds_less_is_not_gone_on_with(store: Store) -> None:
+    """Neither an aborted upload nor one with fewer parts is taken up, so that nothing is missing in the middle."""
+    data = some(3 * PART_SIZE)
+    upload = store.open_upload("a.bin", len(data), metadata={})
+    send(upload, data, 0, PART_SIZE)
+    upload.suspend()
+
+    for kept in (2 * PART_SIZE, PART_SIZE // 2):
+        with pytest.raises(NotFound):
+            store.open_upload("a.bin", len(data), metadata={}, resume=(upload.id, kept))
+    for one in store.open_uploads(""):
+        store.drop_upload(one)
+        store.drop_upload(one)
+    with pytest.raises(NotFound):
+        store.open_upload("a.bin", len(data), metadata={}, resume=(upload.id, PART_SIZE))
+
+
+@pytest.mark.slow
+def test_a_part_that_another_writer_changed_is_never_seen(store: Store, store_settings: StoreSettings) -> None:
+    """A writer that was thought dead overwrites a stored part: the object has our bytes, or there is none."""
+    data = some(2 * PART_SIZE + 1)
+    zombie = store.open_upload("a.bin", len(data), metadata={})
+    send(zombie, data, 0, PART_SIZE)
+    zombie.suspend()
+    upload = store.open_upload("a.bin", len(data), metadata={}, resume=(zombie.id, PART_SIZE))
+    crc = send(upload, data, PART_SIZE)
+    send(zombie, bytes(len(data)), PART_SIZE, 2 * PART_SIZE)
+    zombie.suspend()
+
+    with suppress(IntegrityError):
+        upload.complete(crc)
+    upload.abort()
+
+    found = store.get("a.bin")
+    assert found is None or found[0] == data
+    assert open_uploads(store_settings) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [2**30, PART_SIZE], ids=["whole", "in parts"])
+def test_copies_within_the_store(
+    store: Store, store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """A copy has the bytes of the version asked for; of a version that is gone, or over an object, none is made."""
+    monkeypatch.setattr(s3_copy, "LARGEST_AT_ONCE", at_once)
+    data = some(2 * PART_SIZE + 5)
+    source = bring(store, "a.bin", data)
+
+    copied = store.copy(source, "b.bin")
+
+    found = store.get("b.bin")
+    assert copied
+    assert found
+    assert (copied.size, copied.version, copied.crc64nvme) == (len(data), found[1], source.crc64nvme)
+    assert found[0] == data
+    assert store.copy(replace(source, version='"0"'), "c.bin") is None
+    assert store.copy(replace(source, key="gone.bin"), "c.bin") is None
+    with pytest.raises(Conflict):
+        store.copy(source, "b.bin")
+    assert open_uploads(store_settings) == []
 
 
 @pytest.mark.slow
@@ -188,10 +309,10 @@ def test_a_store_that_is_down_is_unreachable() -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["bucket", "s3://", "file:///models", "https://bucket"])
+@pytest.mark.parametrize("url", ["bucket", "s3://", "file://models", "https://bucket"])
 def test_a_url_that_names_no_store_is_bad_input(url: str) -> None:
     """The message quotes it and says what one looks like."""
-    with pytest.raises(BadInput, match="s3://bucket/prefix"):
+    with pytest.raises(BadInput, match=r"s3://bucket/prefix|file:///"):
         open_store(StoreSettings(url=url))
 
 
@@ -205,7 +326,7 @@ def test_one_key_of_two_is_bad_input() -> None:
 def test_parts_fit_what_s3_allows(size: int) -> None:
     """Whatever the size, there are at most 10,000 parts of at least 5 MiB and at most 5 GiB."""
     store = open_store(StoreSettings(url="s3://b", access_key=SecretStr("a"), secret_key=SecretStr("b")))
-    upload = store.open_upload("a", size, expect=None, metadata={})
+    upload = store.open_upload("a", size, metadata={})
     store.close()
 
     assert isinstance(upload, S3Upload)

@@ -44,7 +44,7 @@ def test_a_ref_that_moves_is_resolved_anew(server: RunningHub, hub: Hub, tmp_pat
 def test_files_carry_the_hashes_that_the_hub_declares(server: RunningHub, hub: Hub, tmp_path: Path) -> None:
     """Large files have a sha256, small ones git's blob id, and every one its size."""
     folder = write_model(tmp_path / "m")
-    files = {file.path: file for file in hub.files(MODEL, server.publish(folder))}
+    files = {file.path: file for file in hub.listing(MODEL, server.publish(folder)).files}
 
     assert {path: file.size for path, file in files.items()} == {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
@@ -79,7 +79,7 @@ def test_what_does_not_exist_is_not_found(server: RunningHub, hub: Hub, known: H
         lambda: known.resolve("acme/missing", "main"),
         lambda: hub.resolve(MODEL, "no-such-branch"),
         lambda: hub.resolve(MODEL, "0" * 40),
-        lambda: hub.files(MODEL, "0" * 40),
+        lambda: hub.listing(MODEL, "0" * 40),
         lambda: next(hub.stream(MODEL, commit, "missing.json")),
     ):
         with pytest.raises(NotFound) as caught:
@@ -103,7 +103,7 @@ def test_gated_remedies_differ_with_and_without_a_token(server: RunningHub, hub:
     with Hub(server.endpoint, SecretStr("hf_stranger")) as stranger, pytest.raises(AccessDenied) as foreign:
         next(stranger.stream(MODEL, commit, "config.json"))
 
-    assert "set SLIPWAY_HUB__TOKEN" in anonymous.value.remedy
+    assert "a token into SLIPWAY_HUB__TOKEN" in anonymous.value.remedy
     assert "as the token's owner" in foreign.value.remedy
     assert "hf_stranger" not in "".join(traceback.format_exception(foreign.value))
 
@@ -189,3 +189,23 @@ def test_a_malformed_name_is_bad_input(hub: Hub) -> None:
     with pytest.raises(SlipwayError) as caught:
         hub.resolve("a/b/c", "main")
     assert isinstance(caught.value, BadInput)
+
+
+@pytest.mark.parametrize(
+    ("readme", "expected"),
+    [
+        pytest.param("---\nlicense: apache-2.0\ntags: [chat]\n---\n# A model", ("apache-2.0", "chat"), id="card"),
+        pytest.param("# A model", (None, ""), id="no card"),
+        pytest.param("---\nlicense: [\n---\n", (None, ""), id="no YAML"),
+        pytest.param("---\n- a list\n---\n", (None, ""), id="no mapping"),
+    ],
+)
+def test_the_licence_is_the_model_cards(
+    server: RunningHub, hub: Hub, tmp_path: Path, readme: str, expected: tuple[str | None, str]
+) -> None:
+    """What the head of the README says, through the Hub's own listing."""
+    folder = write_model(tmp_path / "m")
+    (folder / "README.md").write_text(readme)
+    facts = hub.listing(MODEL, server.publish(folder)).facts
+
+    assert (facts.license, facts.tags[0] if facts.tags else "") == expected
