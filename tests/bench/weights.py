@@ -1,0 +1,193 @@
+"""``python -m tests.bench.weights [--json] [--only W1,W2] [--size small|full]``: the goals of the weights' road.
+
+Everything is measured side by side in one run, in turns, from one Hub server and into like stores, and every stored
+byte is read back after each run.  Standard output holds the report alone, a table or JSON; what happens meanwhile is
+said on standard error.  The exit code is 1 when a run failed or stored a wrong byte, whatever the figures are.
+"""
+
+import argparse
+import fcntl
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.ceilings import rates
+from tests.bench.contenders import BASELINE, OTHERS, PIPE, Contender
+from tests.bench.data import FOUR, ONE, SMALL, Model, Published, provide
+from tests.bench.following import follow, repeat_warm
+from tests.bench.importing import cost_of_import
+from tests.bench.killing import kill_and_run_again
+from tests.bench.measuring import Failed, last_line
+from tests.bench.reading import read_in_turns
+from tests.bench.report import GOALS, Results
+from tests.bench.running import Bench, compare
+from tests.bench.servers import ROOT, SEAWEED, SINK, hub_server
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is moved and how often: ``many`` times where medians are compared, ``few`` times elsewhere."""
+
+    model: Model
+    large_model: Model
+    many: int
+    few: int
+    patience_s: float
+
+
+SIZES = {
+    "small": Size(SMALL, SMALL, many=1, few=1, patience_s=1),
+    "full": Size(ONE, FOUR, many=5, few=2, patience_s=60),
+}
+
+
+def main() -> None:
+    """Measure what is asked for and print the report."""
+    asked = _parser().parse_args()
+    goals = set(asked.only.split(",")) if asked.only else set(GOALS)
+    if unknown := goals - set(GOALS):
+        raise SystemExit(f"There is no goal {', '.join(sorted(unknown))}; there are {', '.join(GOALS)}.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _home(asked.home.resolve()) as home, hub_server(home / "hub") as hub:
+        size = SIZES[asked.size]
+        bench = Bench(home, hub, size.patience_s if asked.patience is None else asked.patience, _say)
+        results = Results(asked.size, goals)
+        Measurements(bench, size, results).take()
+    text = json.dumps(results.to_json(), indent=2) + "\n" if asked.json else report.table(results)
+    sys.stdout.write(text)
+    sys.exit(0 if results.good else 1)
+
+
+class Measurements:
+    """What is measured for each goal; those that rest on the same runs share them."""
+
+    def __init__(self, bench: Bench, size: Size, results: Results) -> None:
+        self._bench, self._size, self._results = bench, size, results
+        self._goals = results.goals
+
+    def take(self) -> None:
+        """Measure everything that the goals asked for need; what fails is noted, and the rest goes on."""
+        self._present()
+        steps = {
+            self._take_ceilings: {"W1", "W2"},
+            self._take_import: {"W3", "W4"},
+            self._take_new: {"W1", "W2", "W3", "W4"},
+            self._take_unchanged: {"W5"},
+            self._take_changed: {"W6"},
+            self._take_killed: {"W7"},
+            self._take_node: {"W9"},
+        }
+        for step, of in steps.items():
+            try:
+                if self._goals & of:
+                    step()
+            except Failed as error:
+                _say(f"failed: {last_line(str(error))}")
+                self._results.failures[" ".join(sorted(self._goals & of))] = str(error)
+
+    def _take_ceilings(self) -> None:
+        self._results.ceilings = rates(self._bench, self._provided(self._size.model)[0])
+
+    def _take_import(self) -> None:
+        self._results.importing = cost_of_import(self._bench, self._provided(self._size.model)[0])
+
+    def _take_unchanged(self) -> None:
+        first, _ = self._provided(self._size.model)
+        self._results.warm = {kind: repeat_warm(self._bench, first, kind) for kind in (SINK, SEAWEED)}
+        self._follow("W5", first, first)
+
+    def _take_changed(self) -> None:
+        self._results.pair = self._provided(self._size.model)
+        self._follow("W6", *self._results.pair)
+
+    def _take_killed(self) -> None:
+        commits = [self._provided(model)[0] for model in dict.fromkeys((self._size.model, self._size.large_model))]
+        for contender, published in [*((PIPE, commit) for commit in commits), (BASELINE, commits[0])]:
+            if contender.name not in self._results.absent:
+                self._results.killed.append(kill_and_run_again(self._bench, "W7", published, contender))
+
+    def _take_node(self) -> None:
+        first, _ = self._provided(self._size.model)
+        self._results.readings = read_in_turns(self._bench, first, self._size.many)
+
+    def _take_new(self) -> None:
+        """Move commits into empty stores, for the goals of speed, processor and memory."""
+        size, runs = self._size, self._results.runs
+        first, _ = self._provided(size.model)
+        ours = size.many if self._goals & {"W1", "W2"} else size.few
+        if self._goals & {"W1", "W3"}:
+            other = dict.fromkeys(OTHERS, size.few) if "W1" in self._goals else {}
+            runs["W1"] = compare(self._bench, "W1", first, SEAWEED, self._contenders("W1", ours) | self._here(other))
+        if self._goals & {"W2", "W3", "W4"}:
+            large, _ = self._provided(size.large_model)
+            runs["W2"] = compare(self._bench, "W2", large, SINK, self._contenders("W2", ours))
+        if "W4" in self._goals:
+            light, _ = self._provided(SMALL)
+            runs["W4"] = compare(self._bench, "W4", light, SEAWEED, {PIPE: size.few})
+
+    def _contenders(self, goal: str, times: int) -> dict[Contender, int]:
+        """Return who runs: the baseline only for the goal that compares with it."""
+        return self._here({PIPE: times} | ({BASELINE: times} if goal in self._goals else {}))
+
+    def _here(self, contenders: dict[Contender, int]) -> dict[Contender, int]:
+        return {who: times for who, times in contenders.items() if who.name not in self._results.absent}
+
+    def _follow(self, goal: str, first: Published, second: Published) -> None:
+        runs = self._results.runs.setdefault(goal, [])
+        for _ in range(self._size.few):
+            for contender in self._here({PIPE: 1, BASELINE: 1}):
+                runs.append(follow(self._bench, goal, contender, first, second)[1])
+
+    def _present(self) -> None:
+        for contender in (PIPE, BASELINE, *OTHERS):
+            if why := contender.missing():
+                self._results.absent[contender.name] = why
+                _say(f"{contender.name} is left out: {why}")
+
+    def _provided(self, model: Model) -> tuple[Published, Published]:
+        return provide(self._bench.home / "hub", model)
+
+
+@contextmanager
+def _home(home: Path) -> Iterator[Path]:
+    """Give the folder of repositories and scratch to this benchmark alone, without what a killed one left."""
+    (home / "hub").mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"Another benchmark is at work in {home}.") from None
+        for left in (*home.glob("run-*"), *home.glob("store-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        yield home
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.weights", description="Measures the weights' road.")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--only", default="", metavar="W1,W2", help=f"of {', '.join(GOALS)}; all unless given")
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="small: 200 MB, each once")
+    parser.add_argument("--patience", type=float, metavar="SECONDS", help="longest wait for quiet before each run")
+    parser.add_argument(
+        "--home", type=Path, default=ROOT / ".slipway/bench", help="where repositories and scratch lie"
+    )
+    return parser
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        _say("interrupted; servers and folders of this run are gone")
+        sys.exit(130)
