@@ -193,4 +193,9 @@ def silence_telemetry() -> None:
         os.environ.setdefault(name, value)
 
 
-_SILENT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_SILENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_XET_LOG_DEST": "/dev/null",  # it would write 2 MB for each gigabyte to the home folder
+}

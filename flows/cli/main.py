@@ -94,11 +94,13 @@ def _settings(store: str | None = None, hub: str | None = None) -> Settings:
 
     ``store`` and ``hub`` are the URLs that were given instead; a store's keys stay those of the settings.
     """
-    from tasks.local.stack import read_stack  # noqa: PLC0415
-
     settings = read_settings()
-    stack = None if settings.store.url or (store and not store.startswith("s3:")) else read_stack(settings.home)
-    settings = settings if stack is None else Settings(**stack.settings())
+    known = settings.store
+    if not (known.url or (store and (known.endpoint or known.access_key or not store.startswith("s3:")))):
+        from tasks.local.stack import read_stack  # noqa: PLC0415
+
+        stack = read_stack(settings.home)
+        settings = settings if stack is None else Settings(**stack.settings())
     settings = settings.from_hub(hub) if hub else settings
     return settings.at_store(store) if store else settings
 

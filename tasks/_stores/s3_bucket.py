@@ -7,6 +7,8 @@ sha256 is compared by whoever reads them with a manifest, which goes signed.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +30,9 @@ T = TypeVar("T")
 PARTS_AT_ONCE = 4
 """Parts in flight together, over all uploads of one store."""
 
+_connecting = Lock()
+"""Sessions do not stand threads that make clients at once."""
+
 
 class Bucket:
     """The bucket and prefix of ``settings.url``, with the threads that send parts; ``requests`` counts what it asked.
@@ -46,15 +51,19 @@ class Bucket:
         self.encryption: dict[str, Any] = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}
         )
-        session = boto3.session.Session()
+        self._settings = settings
         try:
-            self.client = self._connect(session, settings, sign_bodies=True)
-            self.part_client = self._connect(session, settings, sign_bodies=False)
+            self.client = self._connect(sign_bodies=True)
         except (exceptions.PartialCredentialsError, ValueError) as error:
             raise BadInput(
                 f"The store {where} cannot be set up.",
                 remedy="Check SLIPWAY_STORE__ENDPOINT, and set both keys or none.",
             ) from error
+
+    @cached_property
+    def part_client(self) -> "S3Client":
+        """Return the client for parts, whose bodies are not signed."""
+        return self._connect(sign_bodies=False)
 
     def at(self, key: str) -> dict[str, Any]:
         """Return the arguments that name the object."""
@@ -73,31 +82,40 @@ class Bucket:
         """Let go of connections and threads."""
         self.senders.shutdown()
         self.client.close()
-        self.part_client.close()
+        if "part_client" in self.__dict__:
+            self.part_client.close()
 
-    def _connect(self, session: boto3.session.Session, settings: StoreSettings, *, sign_bodies: bool) -> "S3Client":
+    def _connect(self, *, sign_bodies: bool) -> "S3Client":
+        settings = self._settings
         path_style = settings.endpoint is not None if settings.path_style is None else settings.path_style
         options: Any = {"addressing_style": "path" if path_style else "auto"}
-        client = session.client(
-            "s3",
-            endpoint_url=settings.endpoint,
-            region_name=settings.region,
-            aws_access_key_id=_revealed(settings.access_key),
-            aws_secret_access_key=_revealed(settings.secret_key),
-            config=Config(
-                retries={"total_max_attempts": 1},
-                connect_timeout=10,
-                read_timeout=60,
-                max_pool_connections=16,
-                response_checksum_validation="when_required",
-                s3=options if sign_bodies else options | {"payload_signing_enabled": False},
-            ),
-        )
+        with _connecting:
+            client = _session().client(
+                "s3",
+                endpoint_url=settings.endpoint,
+                region_name=settings.region,
+                aws_access_key_id=_revealed(settings.access_key),
+                aws_secret_access_key=_revealed(settings.secret_key),
+                config=Config(
+                    retries={"total_max_attempts": 1},
+                    connect_timeout=10,
+                    read_timeout=60,
+                    max_pool_connections=16,
+                    response_checksum_validation="when_required",
+                    s3=options if sign_bodies else options | {"payload_signing_enabled": False},
+                ),
+            )
         client.meta.events.register("before-send.s3", self._count)
         return client
 
     def _count(self, **_: object) -> None:
         self.requests += 1
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """Return the one session of this process: each reads 400 ms worth of descriptions of AWS anew."""
+    return boto3.session.Session()
 
 
 def create_only() -> dict[str, Any]:

@@ -9,9 +9,10 @@ import base64
 import logging
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from datetime import UTC, datetime
-from threading import Lock
+from itertools import count
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
@@ -50,20 +51,19 @@ class S3Upload:
         self.id = ""
         self._bucket, self._key, self._size, self._metadata, self._head = bucket, key, size, metadata, head
         self._whole: tuple[bytearray, Callable[[], None]] | None = None
-        self._kept: list[CompletedPartTypeDef] = []
-        self._sent: list[Future[CompletedPartTypeDef]] = []
+        self._arrived: dict[int, CompletedPartTypeDef] = {}
+        self._sending: set[Future[CompletedPartTypeDef]] = set()
+        self._handed_over = 0
         self._failure: BaseException | None = None
         self._lock = Lock()
+        self._settling = Condition(self._lock)
 
     @property
     def stored(self) -> int:
         """See ``Upload``."""
-        arrived = 0
-        for part in self._sent:
-            if not part.done() or part.cancelled() or part.exception():
-                break
-            arrived += 1
-        return min((len(self._kept) + arrived) * self.part_size, self._size)
+        with self._lock:
+            missing = next(number for number in count(1) if number not in self._arrived)
+        return min((missing - 1) * self.part_size, self._size)
 
     def go_on(self, upload: str, kept: int) -> None:
         """Take up an earlier upload of which ``kept`` bytes are to count; raises ``NotFound`` if it holds less."""
@@ -82,7 +82,10 @@ class S3Upload:
         if kept % self.part_size or whole != [(n, self.part_size) for n in range(1, kept // self.part_size + 1)]:
             raise NotFound(f"The upload of {self._key} has ended, or does not hold the parts that it should.")
         self.id = upload
-        self._kept = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
+        self._arrived = {
+            part["PartNumber"]: {"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts
+        }
+        self._handed_over = len(parts)
 
     def write(self, part: bytearray, crc64nvme: int, sent: Callable[[], None]) -> None:
         """See ``Upload``."""
@@ -94,14 +97,18 @@ class S3Upload:
             raise self._failure
         if not self.id:
             self.id = self._bucket.asked(self._create)
-        number = len(self._kept) + len(self._sent) + 1
-        sending = self._bucket.senders.submit(self._send, number, part, crc64nvme)
-        self._sent.append(sending)
+        self._handed_over += 1
+        sending = self._bucket.senders.submit(self._send, self._handed_over, part, crc64nvme)
+        with self._lock:
+            self._sending.add(sending)
         sending.add_done_callback(lambda done: self._settled(done, sent))
 
     def complete(self, crc64nvme: int) -> StoredObject:
         """See ``Upload``."""
-        parts = [*self._kept, *(part.result() for part in self._sent)]
+        self._await_parts()
+        if self._failure is not None:
+            raise self._failure
+        parts = [self._arrived[number] for number in sorted(self._arrived)]
         try:
             version = self._bucket.asked(lambda: self._finish(parts, crc64nvme) if self.id else self._put(crc64nvme))
         except Conflict:
@@ -116,11 +123,13 @@ class S3Upload:
     def suspend(self) -> None:
         """See ``Upload``."""
         self._let_go()
-        wait(self._sent)
+        self._await_parts()
 
     def abort(self) -> None:
         """See ``Upload``; waits for parts in flight, which would outlive the upload otherwise."""
-        for part in self._sent:
+        with self._lock:
+            sending = tuple(self._sending)
+        for part in sending:
             part.cancel()
         self.suspend()
         if not self.id:
@@ -157,9 +166,20 @@ class S3Upload:
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _settled(self, part: "Future[CompletedPartTypeDef]", sent: Callable[[], None]) -> None:
-        if not part.cancelled() and (error := part.exception()) is not None:
-            self._failure = error
+        """Note what became of a part, and forget it: it holds on to its bytes."""
+        error = None if part.cancelled() else part.exception()
+        with self._lock:
+            if error is not None:
+                self._failure = error
+            elif not part.cancelled():
+                self._arrived[part.result()["PartNumber"]] = part.result()
+            self._sending.discard(part)
+            self._settling.notify_all()
         sent()
+
+    def _await_parts(self) -> None:
+        with self._settling:
+            self._settling.wait_for(lambda: not self._sending)
 
     def _put(self, crc64nvme: int) -> str:
         body = self._whole[0] if self._whole else bytearray()

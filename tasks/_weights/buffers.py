@@ -23,10 +23,8 @@ class Buffers:
         with self._returned:
             self._returned.wait_for(lambda: self._left >= size or self._left == self._most)
             self._left -= size
-            if self._spare and len(self._spare[-1]) == size:
-                return self._spare.pop()
-            self._spare.clear()
-        return bytearray(size)
+            spare = self._spare.pop() if self._spare else None
+        return spare if spare is not None and len(spare) == size else bytearray(size)
 
     def give(self, buffer: bytearray) -> None:
         """Take a buffer back."""

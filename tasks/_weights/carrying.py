@@ -17,11 +17,12 @@ from tasks._weights.passage import Passage, Road, Stopped
 from tasks.errors import Conflict, TransientError
 from tasks.records import FileEntry
 
-FILES_AT_ONCE = 4
+FILES_AT_ONCE = 3
 """Files under way together; each holds one part in memory besides those in flight."""
 
-BUFFER_BYTES = 80 * 2**20
-"""All parts in memory together: ten of the usual size, four being read, four being sent, two between."""
+BUFFER_BYTES = 48 * 2**20
+"""All parts in memory together: six of the usual size, three being read and three being sent.  What is in memory
+when the process is killed is fetched again."""
 
 JOURNAL_SHARE = 0.005
 JOURNAL_PAUSE_S = 0.1

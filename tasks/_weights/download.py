@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -21,7 +22,7 @@ from pydantic import SecretStr
 
 from tasks._weights.hub_errors import Asker
 from tasks._weights.xet import XetDownloads, open_xet
-from tasks.errors import IntegrityError, TerminalError, Unreachable
+from tasks.errors import IntegrityError, TerminalError, TransientError, Unreachable
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -43,7 +44,8 @@ REDIRECTS = 5
 class Downloads:
     """Streams from the Hub at ``endpoint``; for several threads.  ``received`` counts bytes.
 
-    With ``xet``, files that the Hub keeps in Xet storage come from there, where hf-xet is installed.
+    With ``xet``, files that the Hub keeps in Xet storage come from there, where hf-xet is installed; one that broke off
+    there comes over plain HTTP.
     """
 
     def __init__(self, endpoint: str, token: SecretStr | None, asker: Asker, *, xet: bool) -> None:
@@ -52,13 +54,15 @@ class Downloads:
         self._endpoint, self._token, self._asker, self._xet = endpoint, token, asker, xet
         self._pools: dict[str | None, PoolManager] = {}
         self._storages: dict[tuple[str, str], XetDownloads | None] = {}
+        self._spurned: set[str] = set()
+        self._lock = Lock()
         self._asked = 0
         self.received = 0
 
     @property
     def requests(self) -> int:
         """Return how many requests were sent; what Xet storage is asked for beside its tokens is not counted."""
-        return self._asked + sum(storage.requests for storage in self._storages.values() if storage)
+        return self._asked + sum(storage.requests for storage in tuple(self._storages.values()) if storage)
 
     def stream(self, model: str, commit: str, path: str, *, start: int, stop: int | None) -> Generator[bytes]:
         """Yield the bytes of a file from ``start`` up to ``stop`` (None: to its end); see ``Hub.stream``."""
@@ -66,7 +70,8 @@ class Downloads:
         what = f"{path} of {model}"
 
         def storage(answer: "BaseHTTPResponse") -> XetDownloads | None:
-            return self._storage(model, commit) if self._xet and stop is None and _is_in_xet(answer) else None
+            wanted = self._xet and stop is None and path not in self._spurned
+            return self._storage(model, commit) if wanted and _is_in_xet(answer) else None
 
         with self._asker.translated(what), self._answer(url, commit, what, _range(start, stop), storage) as answer:
             if (kept := storage(answer)) is not None:
@@ -76,13 +81,18 @@ class Downloads:
                 )
             else:
                 pieces = _from(start if answer.status == 200 else 0, _pieces(answer))  # noqa: PLR2004 - no range
-            for piece in pieces:
-                self.received += len(piece)
-                yield piece
+            try:
+                for piece in pieces:
+                    self.received += len(piece)
+                    yield piece
+                    del piece  # before the next one is there
+            except TransientError:
+                self._spurned |= {path} if kept else set()
+                raise
 
     def interrupt(self) -> None:
         """End waits that do not look whether they should, in other threads; their streams raise ``Unreachable``."""
-        for storage in self._storages.values():
+        for storage in tuple(self._storages.values()):
             if storage:
                 storage.stop()
 
@@ -93,9 +103,10 @@ class Downloads:
 
     def _storage(self, model: str, commit: str) -> XetDownloads | None:
         key = (model, commit)
-        if key not in self._storages:
-            self._storages[key] = open_xet(self._endpoint, self._token, model, commit)
-        return self._storages[key]
+        with self._lock:
+            if key not in self._storages:
+                self._storages[key] = open_xet(self._endpoint, self._token, model, commit)
+            return self._storages[key]
 
     @contextmanager
     def _answer(

@@ -51,6 +51,7 @@ class Source:
 
     def _flows(self) -> bool:
         """Say whether the stream that is open, if any, gave more bytes."""
+        self._rest = memoryview(b"")  # lets go of the last piece before the next one is there
         try:
             self._rest = memoryview(next(self._stream or iter(()), b""))
         except TransientError as error:
