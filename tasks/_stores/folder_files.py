@@ -95,10 +95,12 @@ class Files:
                 file = os.open(basename(key), _OBJECT, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if stat.S_ISREG(os.fstat(file).st_mode):
-            return ObjectFile(file, self.place)
-        os.close(file)
-        return None
+        with ExitStack() as unless_kept:
+            unless_kept.callback(os.close, file)
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return None
+            unless_kept.pop_all()
+        return ObjectFile(file, self.place)
 
     def look(self, key: str) -> StoredObject | None:
         """Return what is known of an object, None when there is none."""

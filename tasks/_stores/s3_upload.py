@@ -8,8 +8,9 @@ that another process overwrote meanwhile cannot end up in the object.
 import base64
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from threading import Condition, Lock
@@ -183,17 +184,18 @@ class S3Upload:
 
     def _put(self, crc64nvme: int) -> str:
         body = self._whole[0] if self._whole else bytearray()
-        return self._bucket.part_client.put_object(
-            **self._bucket.at(self._key),
-            Body=body,  # type: ignore[arg-type]  # as above
-            Metadata=self._metadata,
-            ChecksumCRC64NVME=as_text(crc64nvme),
-            **self._bucket.encryption,
-            **create_only(),
-        )["ETag"]
+        with self._compared():
+            return self._bucket.part_client.put_object(
+                **self._bucket.at(self._key),
+                Body=body,  # type: ignore[arg-type]  # as above
+                Metadata=self._metadata,
+                ChecksumCRC64NVME=as_text(crc64nvme),
+                **self._bucket.encryption,
+                **create_only(),
+            )["ETag"]
 
     def _finish(self, parts: "list[CompletedPartTypeDef]", crc64nvme: int) -> str:
-        try:
+        with self._compared():
             return self._bucket.client.complete_multipart_upload(
                 **self._bucket.at(self._key),
                 UploadId=self.id,
@@ -203,9 +205,15 @@ class S3Upload:
                 MpuObjectSize=self._size,
                 **create_only(),
             )["ETag"]
+
+    @contextmanager
+    def _compared(self) -> Iterator[None]:
+        """Raise ``IntegrityError`` where the store says that it has other bytes than were announced."""
+        try:
+            yield
         except exceptions.ClientError as error:
             if error.response["Error"].get("Code") in _WRONG:
-                raise IntegrityError(f"The store does not hold the parts of {self._key} that were sent.") from error
+                raise IntegrityError(f"The store does not hold the bytes of {self._key} that were sent.") from error
             raise
 
     def _is_ours(self, present: StoredObject, crc64nvme: int) -> bool:

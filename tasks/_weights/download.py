@@ -44,8 +44,8 @@ REDIRECTS = 5
 class Downloads:
     """Streams from the Hub at ``endpoint``; for several threads.  ``received`` counts bytes.
 
-    With ``xet``, files that the Hub keeps in Xet storage come from there, where hf-xet is installed; one that broke off
-    there comes over plain HTTP.
+    With ``xet``, files that the Hub keeps in Xet storage come from there, where hf-xet is installed; one that broke
+    off there comes over plain HTTP.
     """
 
     def __init__(self, endpoint: str, token: SecretStr | None, asker: Asker, *, xet: bool) -> None:

@@ -267,6 +267,9 @@ def test_no_version_returns(monkeypatch: pytest.MonkeyPatch, root: Path, store: 
         version = store.put_if("a", b"%d" % (number % 2), expect=version)
 
     assert 40 == len(seen - {version})
+    found = store.head("a")
+    assert found
+    assert found.modified.timestamp() - stands / 1e9 < 1, "times stay close to the clock"
 
 
 def test_no_version_returns_where_times_are_whole_seconds(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:

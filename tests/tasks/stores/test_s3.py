@@ -23,6 +23,7 @@ from tasks.errors import AccessDenied, BadInput, Conflict, IntegrityError, NotFo
 from tasks.local import ports
 from tasks.settings import StoreSettings
 from tests.fakes.s3 import open_uploads
+from tests.tasks.stores.contract import Contract
 
 
 @pytest.fixture(autouse=True)
@@ -332,3 +333,8 @@ def test_parts_fit_what_s3_allows(size: int) -> None:
     assert isinstance(upload, S3Upload)
     assert 5 * 2**20 <= upload.part_size <= 5 * 2**30
     assert size / upload.part_size <= 10_000
+
+
+@pytest.mark.slow
+class TestS3(Contract):
+    """The contract of every store."""
