@@ -11,8 +11,6 @@ from fractions import Fraction
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from tasks import _scoring
 from tasks._completions import Answer, ask_each
 from tasks._prompts import Prompt, Prompts
@@ -21,6 +19,8 @@ from tasks.records import CheckResult, Verdict
 from tasks.spec import ServiceSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tasks._expectations import Finding, Limits
 
 MAX_UNREADABLE = 0.1
@@ -101,7 +101,9 @@ def _least(share: float, count: int) -> int:
     return math.ceil(Fraction(str(share)) * count)
 
 
-def _frame(pairs: Iterable[tuple[Prompt | None, Answer]]) -> pd.DataFrame:
+def _frame(pairs: Iterable[tuple[Prompt | None, Answer]]) -> "pd.DataFrame":
+    import pandas as pd  # noqa: PLC0415 - half a second that commands without a check do not pay
+
     frame = pd.DataFrame([_row(prompt, answer) for prompt, answer in pairs], columns=list(COLUMNS))
     return frame.astype({**dict.fromkeys(COLUMNS, object), **dict.fromkeys(NUMBERS, float)})
 
@@ -148,46 +150,46 @@ def _evidence(name: str, offending: Sequence[str], said: dict[str, Answer], miss
     return shown[:SHOWN]
 
 
-def _count(column: pd.Series, value: object) -> int:
+def _count(column: "pd.Series", value: object) -> int:
     return int((column == value).sum())
 
 
-def _answered(frame: pd.DataFrame, limits: "Limits") -> str:
+def _answered(frame: "pd.DataFrame", limits: "Limits") -> str:
     good = frame["error"].isna() & (frame["status"] == HTTPStatus.OK) & (frame["visible"] == True)  # noqa: E712
     sentence = f"{int(good.sum())} of {limits.of} prompts have a whole, visible answer, all are needed"
     return f"{sentence}; {len(frame)} answers came" if len(frame) > limits.of else sentence
 
 
-def _facts(frame: pd.DataFrame, limits: "Limits") -> str:
+def _facts(frame: "pd.DataFrame", limits: "Limits") -> str:
     held = _count(frame["holds_fact"], True)
     sentence = f"{held} of {limits.of_facts} answers hold their expected fact, at least {limits.facts} are needed"
     missed = list(frame.loc[frame["holds_golden_fact"] == False, "prompt_id"])  # noqa: E712
     return f"{sentence}; golden and not held: {', '.join(missed)}" if missed else sentence
 
 
-def _template_leakage(frame: pd.DataFrame, limits: "Limits") -> str:
+def _template_leakage(frame: "pd.DataFrame", limits: "Limits") -> str:
     leaking = _count(frame["leaks_template"], True)
     return f"{leaking} of {limits.of} answers show marks of the chat template, none may"
 
 
-def _repetition(frame: pd.DataFrame, limits: "Limits") -> str:
+def _repetition(frame: "pd.DataFrame", limits: "Limits") -> str:
     worst = _worst(frame["repetition"], "{:.0%}")
     return f"the most repetitive answer repeats itself to {worst}, at most {limits.repetition:.0%} is allowed"
 
 
-def _readable(frame: pd.DataFrame, limits: "Limits") -> str:
+def _readable(frame: "pd.DataFrame", limits: "Limits") -> str:
     worst = _worst(frame["unreadable"], "{:.0%}")
     return f"the worst answer is unreadable to {worst}, at most {limits.unreadable:.0%} is allowed"
 
 
-def _finish_reason(frame: pd.DataFrame, limits: "Limits") -> str:
+def _finish_reason(frame: "pd.DataFrame", limits: "Limits") -> str:
     stopped, cut = (_count(frame["finish_reason"], reason) for reason in ("stop", "length"))
     other = len(frame) - stopped - cut
     sentence = f"{stopped} of {limits.of} answers ended by themselves, at least {limits.stopped} are expected"
     return f"{sentence}; {other} ended neither so nor at the token limit" if other else sentence
 
 
-def _latency(frame: pd.DataFrame, limits: "Limits") -> str:
+def _latency(frame: "pd.DataFrame", limits: "Limits") -> str:
     first, whole = (_worst(frame[column], "{:.1f} s") for column in ("first_token_s", "latency_s"))
     return (
         f"slowest first token {first}, at most {limits.first_token_s:g} s; "
@@ -199,7 +201,7 @@ def _worst(column: "pd.Series[float]", form: str) -> str:
     return form.format(column.max()) if column.notna().any() else "unknown"
 
 
-_SENTENCES: dict[str, Callable[[pd.DataFrame, "Limits"], str]] = {
+_SENTENCES: "dict[str, Callable[[pd.DataFrame, Limits], str]]" = {
     "answered": _answered,
     "facts": _facts,
     "template_leakage": _template_leakage,
@@ -210,7 +212,7 @@ _SENTENCES: dict[str, Callable[[pd.DataFrame, "Limits"], str]] = {
 }
 
 
-def _measured(name: str, frame: pd.DataFrame) -> dict[str, float]:
+def _measured(name: str, frame: "pd.DataFrame") -> dict[str, float]:
     """Return the numbers behind a verdict; only finite ones, since a record must survive JSON."""
     first, whole = frame["first_token_s"], frame["latency_s"]
     numbers: dict[str, float] = {

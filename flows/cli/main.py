@@ -154,9 +154,13 @@ def release(
     as_json: AsJson = False,
 ) -> None:
     """Release the commit that the service's ref points to, and watch it to its end."""
-    from flows.cli.watch import run_release  # noqa: PLC0415
+    from tasks.spec import load_spec, with_source  # noqa: PLC0415
 
-    end = run_release(_settings(), service, model=model, ref=ref, hub=hub, reason=reason, say=_say)
+    settings = _settings()
+    spec = with_source(load_spec(settings.services, service), model, ref)
+    from flows.cli.watch import run_release  # noqa: PLC0415 - two seconds that a wrong spec does not pay
+
+    end = run_release(settings, spec, model=model, ref=ref, hub=hub, reason=reason, say=_say)
     typer.echo(end.to_json().decode() if as_json else end.message)
     raise typer.Exit(end.exit_code)
 

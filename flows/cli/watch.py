@@ -7,7 +7,7 @@ from tasks._world import open_world
 from tasks.following import WAITING, Follower, RunEnd, step_line
 from tasks.runs import RELEASE, start_run
 from tasks.settings import Settings
-from tasks.spec import load_spec, with_source
+from tasks.spec import ServiceSpec
 
 WAITS = {
     WAITING: "waits until an earlier release run has ended, or a killed one's minute is over",
@@ -17,7 +17,7 @@ WAITS = {
 
 def run_release(
     settings: Settings,
-    service: str,
+    spec: ServiceSpec,
     *,
     model: str | None = None,
     ref: str | None = None,
@@ -25,12 +25,12 @@ def run_release(
     reason: str = "",
     say: Callable[[str], None],
 ) -> RunEnd:
-    """Release ``service`` through Prefect and return how it ended.
+    """Release the service of ``spec`` through Prefect and return how it ended.
 
-    What can be known to be wrong before a run exists is said here, with its own exit code: an unknown service, a
-    malformed spec, a model or ref that the Hub does not have, a Hub or store that is down.
+    What can be known to be wrong before a run exists is said here, with its own exit code: a model or ref that the
+    Hub does not have, a Hub or store that is down.  ``model`` and ``ref`` are in ``spec`` already.
     """
-    spec = with_source(load_spec(settings.services, service), model, ref)
+    service = spec.service
     with open_world(settings) as world, world.hub(hub or settings.hub.endpoint) as source:
         resolved = source.resolve(spec.model, spec.ref)
     parameters = {"service": service, "model": model, "ref": ref, "hub": hub, "reason": reason}
