@@ -130,7 +130,7 @@ class FolderStore:
     ) -> Upload:
         """See ``Store``; raises ``MachineError`` when there is no room for ``size``."""
         upload = FolderUpload(self._files, checked(key), size, self._syncers)
-        self._asked(lambda: self._make_sure_of(size - resume[1] if resume else size))
+        self._asked(lambda: self.require_room(size - resume[1] if resume else size))
         if resume is not None:
             self._asked(lambda: upload.go_on(*resume))
         return upload
@@ -157,7 +157,8 @@ class FolderStore:
 
         return retried(once)
 
-    def _make_sure_of(self, size: int) -> None:
+    def require_room(self, size: int) -> None:
+        """See ``Store``."""
         place = self._files.place
         with self._files.folder(""):
             if place.free() < size:

@@ -142,6 +142,9 @@ class S3Store:
             upload.go_on(*resume)
         return upload
 
+    def require_room(self, size: int) -> None:
+        """See ``Store``."""
+
     def open_uploads(self, folder: str) -> Iterator[OpenUpload]:
         """See ``Store``."""
         bucket = self._bucket

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CONNECT_S = 10.0
+SILENCE_S = 60.0
+"""The longest wait for an answer, and for a part to be taken."""
+
 PARTS_AT_ONCE = 4
 """Parts in flight together, over all uploads of one store."""
 
@@ -98,8 +102,8 @@ class Bucket:
                 aws_secret_access_key=_revealed(settings.secret_key),
                 config=Config(
                     retries={"total_max_attempts": 1},
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=CONNECT_S,
+                    read_timeout=SILENCE_S,
                     max_pool_connections=16,
                     response_checksum_validation="when_required",
                     s3=options if sign_bodies else options | {"payload_signing_enabled": False},

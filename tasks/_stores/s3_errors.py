@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import urllib3
 from botocore import exceptions as s3
 
 from tasks.errors import (
@@ -39,7 +40,10 @@ class Place:
             yield
         except s3.ClientError as error:
             raise self._refusal(error) from error
-        except (s3.ConnectionError, s3.HTTPClientError, s3.IncompleteReadError) as error:
+        except (
+            *(s3.ConnectionError, s3.HTTPClientError, s3.IncompleteReadError),
+            urllib3.exceptions.HTTPError,  # of an error's body that breaks off, past botocore's own translation
+        ) as error:
             raise Unreachable(
                 f"The store at {self.where} does not answer.", remedy="Check that it runs and the network."
             ) from error
@@ -59,7 +63,8 @@ class Place:
             return TransientError(f"The store at {self.where} asks for the request again ({code}).")
         if status in (409, 412) or code in ("NoSuchUpload", "NoSuchKey"):
             return Conflict("Another writer changed the object first.", remedy="Read it again and decide anew.")
-        if status in (408, 429) or status >= 500 or code == "RequestTimeout":  # noqa: PLR2004
+        # A code that is a status stands for a body that could not be read.
+        if status in (408, 429) or status >= 500 or code in ("RequestTimeout", "404"):  # noqa: PLR2004
             after = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after", "")
             return Unreachable(
                 f"The store at {self.where} answers {code or status}.",

@@ -78,9 +78,11 @@ class S3Upload:
             except bucket.client.exceptions.NoSuchUpload:
                 return []
 
-        parts = bucket.asked(ask)[: kept // self.part_size]
-        whole = [(part["PartNumber"], part["Size"]) for part in parts]
-        if kept % self.part_size or whole != [(n, self.part_size) for n in range(1, kept // self.part_size + 1)]:
+        starts = range(0, kept, self.part_size)
+        parts = bucket.asked(ask)[: len(starts)]
+        found = [(part["PartNumber"], part["Size"]) for part in parts]
+        wanted = [(number, min(self.part_size, self._size - start)) for number, start in enumerate(starts, 1)]
+        if found != wanted or sum(size for _, size in wanted) != kept:
             raise NotFound(f"The upload of {self._key} has ended, or does not hold the parts that it should.")
         self.id = upload
         self._arrived = {

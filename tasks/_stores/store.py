@@ -140,6 +140,9 @@ class Store(Protocol):
         whole parts.  Raises ``NotFound`` when it has ended, or holds less than that.
         """
 
+    def require_room(self, size: int) -> None:
+        """Raise ``MachineError`` when ``size`` more bytes do not fit; a bucket has no end."""
+
     def open_uploads(self, folder: str) -> Iterator[OpenUpload]:
         """Yield the uploads under ``folder`` that are neither completed nor aborted."""
 

@@ -1,8 +1,8 @@
 """Several files on their way at once, and the journal that another process goes on from.
 
 Whoever carries holds the commit's claim, and writes into it how far every file is: after each half percent of the
-bytes or whole file, so that a killed mirror moves little twice and a large one does not write for every part.  A
-claim that was lost ends the work at once, and leaves the uploads to whoever has it now.
+bytes, before a file is completed and after it, so that a killed mirror moves little twice and a large one does not
+write for every part.  A claim that was lost ends the work at once, and leaves the uploads to whoever has it now.
 """
 
 from collections.abc import Callable
@@ -47,11 +47,11 @@ class Carrier:
         progress: Progress,
     ) -> None:
         self._claim, self._progress = claim, progress
-        self._road = Road(hub, store, model, commit, Buffers(BUFFER_BYTES), self._advance, read)
+        self._road = Road(hub, store, model, commit, Buffers(BUFFER_BYTES), self._advance, self._save, read)
         self._passages: list[Passage] = []
         self._whole: tuple[FileState, ...] = ()
         self._moved = self._total = self._unsaved = 0
-        self._due, self._lock = Event(), Lock()
+        self._due, self._lock, self._saving = Event(), Lock(), Lock()
 
     def carry(self, files: tuple[HubFile, ...], whole: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
         """Bring ``files`` over and return the manifest's lines of them and of those that were ``whole`` already.
@@ -71,8 +71,9 @@ class Carrier:
                 self._attend(jobs)
             except BaseException as error:
                 self._end(pool, keep=not _is_final(error))
-                self._claim.note(self._states())
                 raise
+            finally:
+                self._claim.note(self._states())
         return (*whole, *(job.result() for job in jobs))
 
     def _attend(self, jobs: "list[Future[FileEntry]]") -> None:
@@ -80,7 +81,7 @@ class Carrier:
         for job in jobs:
             job.add_done_callback(lambda _: self._due.set())
         while True:
-            self._due.wait()
+            self._due.wait(JOURNAL_PAUSE_S)
             self._due.clear()
             _raise_first(jobs)
             if all(job.done() for job in jobs):
@@ -90,8 +91,11 @@ class Carrier:
 
     def _save(self) -> None:
         self._unsaved = 0
-        self._claim.note(self._states())
-        self._claim.renew()
+        with self._saving:
+            states = self._states()
+            if states != self._claim.files:
+                self._claim.note(states)
+                self._claim.renew()
 
     def _states(self) -> tuple[FileState, ...]:
         states = (passage.state() for passage in self._passages)

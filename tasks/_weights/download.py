@@ -129,7 +129,8 @@ class Downloads:
                 answer.drain_conn()
                 url = urljoin(url, location)
             finally:
-                answer.close() if answer.length_remaining else answer.release_conn()
+                answer.close() if answer.length_remaining else answer.drain_conn()
+                answer.release_conn()
         raise TerminalError(f"The Hub redirects {what} without end.", remedy="Report it to the Hub.")
 
     def _judge(self, answer: "BaseHTTPResponse", commit: str, what: str, *, redirected: bool) -> None:
@@ -184,14 +185,19 @@ class Downloads:
 
 def _pieces(answer: "BaseHTTPResponse") -> Iterator[bytes]:
     """Yield what arrives; raises ``Unreachable`` when too little does."""
-    begun, received = time.monotonic(), 0
-    while piece := answer.read1(PIECE_BYTES, decode_content=False):
-        yield piece
+    waited, received = 0.0, 0
+    while True:
+        begun = time.monotonic()
+        piece = answer.read1(PIECE_BYTES, decode_content=False)
+        waited += time.monotonic() - begun  # not the time that the reader takes, whose store may be slow
+        if not piece:
+            return
         received += len(piece)
-        if (passed := time.monotonic() - begun) > WATCH_S:
-            if received < LEAST_BYTES_PER_S * passed:
+        yield piece
+        if waited > WATCH_S:
+            if received < LEAST_BYTES_PER_S * waited:
                 raise Unreachable("The Hub sends almost nothing.", remedy="Check the network, or try again later.")
-            begun, received = time.monotonic(), 0
+            waited, received = 0.0, 0
 
 
 def _is_in_xet(answer: "BaseHTTPResponse") -> bool:

@@ -41,6 +41,8 @@ class Asker:
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, urllib3.exceptions.LocationValueError) as error:
             raise BadInput(f"{self.endpoint!r} is not a Hub's URL.", remedy="Write it as https://host.") from error
+        except httpx2.TooManyRedirects as error:
+            raise TerminalError(f"The Hub redirects {what} without end.", remedy="Report it to the Hub.") from error
         except (httpx2.HTTPError, urllib3.exceptions.HTTPError) as error:
             raise Unreachable(
                 f"The Hub at {self.endpoint} does not answer.", remedy="Check that it runs and the network."

@@ -16,7 +16,7 @@ from tasks._weights.digest import Digest
 from tasks._weights.headers import Header, header_bytes, read_header
 from tasks._weights.hub import Hub, HubFile
 from tasks._weights.source import Source, read_start
-from tasks.errors import IntegrityError
+from tasks.errors import IntegrityError, Refused
 
 T = TypeVar("T")
 
@@ -120,7 +120,22 @@ def _judged(small: Iterable[HubFile], contents: Iterable[bytes]) -> dict[str, by
 
 
 def _header(commit: Commit, file: HubFile) -> Header:
-    start = commit.start(file, min(START_BYTES, file.size))
+    """Return a shard's header; nothing vouches for what came, so it is asked for once more before it is refused."""
+    start = _start(commit, file)
+    try:
+        return _read_header(commit, file, start)
+    except Refused:
+        again = _start(commit, file)
+        if again == start:
+            raise
+        return _read_header(commit, file, again)
+
+
+def _start(commit: Commit, file: HubFile) -> bytes:
+    return commit.start(file, min(START_BYTES, file.size))
+
+
+def _read_header(commit: Commit, file: HubFile, start: bytes) -> Header:
     size = header_bytes(file.path, file.size, start)
     if size > len(start):
         start = commit.start(file, size)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import islice
 
 from tasks._clock import Clock
 from tasks._stores.store import Store
@@ -19,19 +18,17 @@ from tasks._weights.carrying import Carrier, Progress
 from tasks._weights.claims import Claim, HeldClaim, read_claim, take_claim
 from tasks._weights.hub import Hub, HubFile, Listing
 from tasks._weights.inspection import Commit, Inspection, inspect
-from tasks._weights.layout import HASH, MANIFEST, MODELS, SIGNATURE, manifest_key, split_weights_key, weights_key
+from tasks._weights.layout import HASH, SIGNATURE, manifest_key, weights_key
+from tasks._weights.leftovers import completed, donors
 from tasks._weights.manifests import read_manifest
 from tasks._weights.planning import CopyJob, Plan, plan
 from tasks._weights.safety import admit, refuse_licence
 from tasks._weights.verify import verify
-from tasks.errors import Conflict, IntegrityError, Unreachable
+from tasks.errors import Conflict, IntegrityError, SlipwayError, Unreachable
 from tasks.records import FileEntry, Manifest, Value
 from tasks.spec import Limits
 
 log = logging.getLogger(__name__)
-
-DONORS = 5
-"""Other commits of the model whose files are looked through, the newest first."""
 
 COPIES_AT_ONCE = 4
 LOOK_S = 0.5
@@ -104,7 +101,7 @@ def survey(hub: Hub, store: Store, model: str, commit: str, limits: Limits) -> P
         return Plan(whole=published.files, copies=(), fetches=())
     wanted = _admitted(hub.listing(model, commit), limits)
     claim, stored = read_claim(store, model, commit), tuple(store.list(weights_key(model, commit)))
-    return plan(model, commit, wanted, stored, claim.files if claim else (), _donors(store, model, commit))
+    return plan(model, commit, wanted, stored, claim.files if claim else (), donors(store, model, commit))
 
 
 def _claims(store: Store, model: str, commit: str, clock: Clock) -> Iterator[HeldClaim | Claim]:
@@ -177,10 +174,12 @@ class _Work:
         return self._mirrored(manifest)
 
     def _plan(self, wanted: tuple[HubFile, ...]) -> Plan:
-        donors = _donors(self._store, self._model, self._commit)
         stored = tuple(self._store.list(self._folder))
-        planned = plan(self._model, self._commit, wanted, stored, self._claim.files, donors)
-        known = {state.upload.id for state in self._claim.files if state.upload}
+        self._claim.note(completed(self._store, self._folder, wanted, stored, self._claim.files))
+        others = donors(self._store, self._model, self._commit)
+        planned = plan(self._model, self._commit, wanted, stored, self._claim.files, others)
+        fetched = {file.path for file in planned.fetches}
+        known = {state.upload.id for state in self._claim.files if state.upload and state.path in fetched}
         for upload in self._store.open_uploads(self._folder):
             if upload.id not in known:
                 self._store.drop_upload(upload)
@@ -190,6 +189,7 @@ class _Work:
 
     def _bring(self, planned: Plan, found: Inspection) -> tuple[FileEntry, ...]:
         self._announce(planned)
+        self._store.require_room(planned.to_fetch)
         with ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="copy") as pool:
             copies = list(pool.map(self._copy, planned.copies))
         pairs = zip(planned.copies, copies, strict=True)
@@ -239,6 +239,8 @@ class _Work:
     def _finish(self, manifest: Manifest) -> Mirrored:
         """Publish, if the claim is ours still; another writer's manifest of the same files is as good."""
         self._claim.renew()
+        for upload in self._store.open_uploads(self._folder):  # whose id got lost on the way
+            self._store.drop_upload(upload)
         self._store.put_if(f"{self._folder}/{HASH}", self._commit.encode(), expect=None)
         try:
             self._store.put_if(manifest_key(self._model, self._commit), manifest.to_json(), expect=None)
@@ -247,7 +249,10 @@ class _Work:
             if winner is None or [f.sha256 for f in winner.files] != [f.sha256 for f in manifest.files]:
                 raise
             manifest = winner
-        self._claim.finish()
+        try:
+            self._claim.finish()
+        except SlipwayError as error:
+            log.warning("The claim on %s stays until it is collected: %s", self._folder, error)
         return self._mirrored(manifest)
 
     def _mirrored(self, manifest: Manifest) -> Mirrored:
@@ -267,20 +272,3 @@ def _damaged(store: Store, published: Manifest) -> frozenset[str]:
 def _called(file: FileEntry, mended: FileEntry) -> FileEntry:
     """Return the manifest's line of a file with what the store calls its object now."""
     return file.model_copy(update={"crc64nvme": mended.crc64nvme, "etag": mended.etag})
-
-
-def _donors(store: Store, model: str, commit: str) -> tuple[Manifest, ...]:
-    """Return the newest manifests of other commits of the model; one that cannot be read gives nothing."""
-    found = [item for item in store.list(f"{MODELS}/{model}") if item.key.endswith(f"/{MANIFEST}")]
-    found.sort(key=lambda item: item.modified, reverse=True)
-    parts = (split_weights_key(item.key) for item in found)
-    others = islice((part[1] for part in parts if part and part[1] != commit), DONORS)
-    return tuple(manifest for other in others if (manifest := _readable(store, model, other)))
-
-
-def _readable(store: Store, model: str, commit: str) -> Manifest | None:
-    try:
-        return read_manifest(store, model, commit)
-    except IntegrityError as error:
-        log.warning("%s", error)
-        return None

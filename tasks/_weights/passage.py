@@ -30,8 +30,9 @@ class Stopped(TerminalError):
 class Road:
     """What the files of one mirror share.
 
-    ``advance`` is told of bytes that were read (or, negative, are to be read again); ``read`` holds small files
-    that were read already; once ``stop`` is set, files on their way end, and keep what they sent if ``keep``.
+    ``advance`` is told of bytes that were read (or, negative, are to be read again); ``save`` writes the journal;
+    ``read`` holds small files that were read already; once ``stop`` is set, files on their way end, and keep what
+    they sent if ``keep``.
     """
 
     hub: Hub
@@ -40,6 +41,7 @@ class Road:
     commit: str
     buffers: Buffers
     advance: Callable[[int], None]
+    save: Callable[[], None]
     read: Mapping[str, bytes] = field(default_factory=dict)
     stop: Event = field(default_factory=Event)
     keep: bool = True
@@ -96,16 +98,22 @@ class Passage:
         try:
             self._send(upload, digest)
             digest.check()
+            if upload.id:
+                self._road.save()  # so that whoever finds the object without a word of it knows whose it is
             stored = upload.complete(digest.crc64nvme)
         except BaseException as error:
-            if self._road.keep and isinstance(error, TransientError | Stopped):
-                upload.suspend()
-            else:
-                upload.abort()
-                self._upload = None
+            self._end(upload, keep=self._road.keep and isinstance(error, TransientError | Stopped))
             self._road.advance(-digest.size)
             raise
         return digest.entry(stored)
+
+    def _end(self, upload: Upload, *, keep: bool) -> None:
+        """Leave the upload open for another process, if that will know enough of it to go on."""
+        if keep:
+            upload.suspend()
+        if not keep or self.state().upload is None:
+            upload.abort()
+            self._upload = None
 
     def _open(self, begun: UploadState | None) -> tuple[Upload, Digest]:
         """Return the upload to go on with, or a new one."""

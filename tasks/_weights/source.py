@@ -8,6 +8,11 @@ from tasks._retry import attempts
 from tasks._weights.hub import Hub, HubFile
 from tasks.errors import IntegrityError, TransientError, Unreachable
 
+POOR_STREAMS = 5
+ENOUGH_BYTES = 2**18
+"""So many streams in a row that broke after fewer bytes than this end the reading: a Hub that trickles gives each
+of them something, and would never run out of tries."""
+
 log = logging.getLogger(__name__)
 
 
@@ -19,6 +24,8 @@ class Source:
         self._at = start
         self._stream: Generator[bytes] | None = None
         self._rest = memoryview(b"")
+        self._begun_at = start
+        self._poor = 0
 
     def __enter__(self) -> Self:
         return self
@@ -55,12 +62,16 @@ class Source:
         try:
             self._rest = memoryview(next(self._stream or iter(()), b""))
         except TransientError as error:
+            self._poor = 0 if self._at - self._begun_at >= ENOUGH_BYTES else self._poor + 1
+            if self._poor == POOR_STREAMS:
+                raise
             log.info("%s Taking up %s from byte %d.", error, self._file.path, self._at)
         if not self._rest:
             self._stream = None
         return self._stream is not None
 
     def _begin(self) -> None:
+        self._begun_at = self._at
         self._stream = self._hub.stream(self._model, self._commit, self._file.path, start=self._at)
         self._rest = memoryview(next(self._stream, b""))
         if not self._rest:

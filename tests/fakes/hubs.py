@@ -208,10 +208,13 @@ class _Body:
         return max(1, int(self._rate * 0.1)) if self._rate else max(1, len(piece))
 
     def _declared(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the length that the body will have; one that is shorter stays as it is."""
         if self._shortened is None:
             return list(headers)
-        kept = [pair for pair in headers if pair[0].lower() != b"content-length"]
-        return [*kept, (b"content-length", str(self._shortened).encode())]
+        return [
+            (name, str(min(self._shortened, int(value))).encode() if name.lower() == b"content-length" else value)
+            for name, value in headers
+        ]
 
 
 def _first(faults: dict[str, T], place: str) -> T | None:

@@ -316,6 +316,7 @@ class _Exchange(BaseHTTPRequestHandler):
         if isinstance(fault, LoseReply) or (isinstance(fault, Stall) and fault.applied) or limit == 0:
             reply.read()
             self._end_early(seen)
+        seen.status = reply.status  # before the client can know it, and look here
         self.send_response_only(reply.status, reply.reason)
         for name, value in reply.getheaders():
             if name.lower() not in {"transfer-encoding", "connection"}:
@@ -326,11 +327,10 @@ class _Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         for piece in _damaged(_pieces(reply), fault.reply if isinstance(fault, Damage) else None):
             part = piece if limit is None else piece[: limit - seen.received]
-            self.wfile.write(part)
             seen.received += len(part)
+            self.wfile.write(part)
             if seen.received == limit:
                 break
-        seen.status = reply.status
         if limit is not None:
             self._end_early(seen)
 
@@ -344,14 +344,12 @@ class _Exchange(BaseHTTPRequestHandler):
     def _answer(self, seen: Seen, answer: Answer) -> None:
         message = f"<Code>{answer.code}</Code><Message>ordered</Message><Resource>{seen.path}</Resource>"
         body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{message}</Error>'.encode()
+        seen.status, seen.received = answer.status, 0 if self.command == "HEAD" else len(body)
         self.send_response_only(answer.status)
         for name, value in (*answer.headers, ("Content-Type", "application/xml"), ("Content-Length", str(len(body)))):
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-            seen.received = len(body)
-        seen.status = answer.status
+        self.wfile.write(body[: seen.received])
 
     def _stall(self, seen: Seen) -> NoReturn:
         """Wait until the client has gone, or all ends."""
