@@ -18,10 +18,11 @@ from typing import Any
 
 from ray import serve
 
+from serve.apart import fetch_apart
 from serve.arguments import read_arguments
 from serve.edge import ReleaseHeaders
 from serve.engine import MAX_NUM_SEQS, Server, load
-from serve.weights import fetch
+from serve.streaming import prepare
 
 logger = logging.getLogger("ray.serve")  # Serve writes it to the log of the replica
 
@@ -46,7 +47,8 @@ class Engine:
         """Fetch the weights while vLLM is imported, start the engine, and return the application."""
         cache = Path(os.environ.get("SLIPWAY_CACHE") or Path.home() / ".cache" / "slipway")
         begun = time.monotonic()
-        fetching = asyncio.get_running_loop().run_in_executor(None, fetch, self._arguments.weights, cache)
+        bring = prepare if self._arguments.streamed else fetch_apart
+        fetching = asyncio.get_running_loop().run_in_executor(None, bring, self._arguments.weights, cache)
         load(self._arguments)
         imported = time.monotonic()
         folder = await fetching

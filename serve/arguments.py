@@ -18,7 +18,7 @@ DECLARATIONS = {
     "engine/arg_utils.py": ("EngineArgs", "AsyncEngineArgs"),
     "entrypoints/launchers/cli_args.py": ("BaseFrontendArgs", "FrontendArgs"),
 }
-# What Slipway decides itself: everything is served from the verified local copy of one commit.
+# What Slipway decides itself: everything is served from the verified copy of one commit.
 RESERVED = frozenset(
     {
         "model",
@@ -28,6 +28,7 @@ RESERVED = frozenset(
         "revision",
         "code_revision",
         "tokenizer_revision",
+        "model_weights",
         "hf_config_path",
         "hf_token",
         "download_dir",
@@ -36,7 +37,9 @@ RESERVED = frozenset(
         "root_path",
     }
 )
-LOAD_FORMATS = ("auto", "safetensors")
+STREAMED = "runai_streamer"
+STREAMERS = ("runai_model_streamer", "runai_model_streamer_s3")
+LOAD_FORMATS = ("auto", "safetensors", STREAMED)
 
 
 class _Frozen(BaseModel):
@@ -68,7 +71,14 @@ class Arguments(_Frozen):
     def _same_commit(self) -> Self:
         if not self.weights.endswith(f"/{self.commit}"):
             raise ValueError(f"weights {self.weights} are not those of commit {self.commit}")
+        if self.streamed and not self.weights.startswith("s3://"):
+            raise ValueError(f"load_format {STREAMED!r} reads from s3://, not from {self.weights}")
         return self
+
+    @property
+    def streamed(self) -> bool:
+        """Say whether the weights go from the store into the engine past the disk; see ``serve.streaming``."""
+        return self.engine.get("load_format") == STREAMED
 
 
 def read_arguments(raw: dict[str, Any], vllm: Path | None = None) -> Arguments:
@@ -82,6 +92,11 @@ def read_arguments(raw: dict[str, Any], vllm: Path | None = None) -> Arguments:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'release'}: {e['msg']}" for e in error.errors())
         raise ValueError(f"The arguments of this release do not fit: {faults}.") from error
     check_engine(arguments.engine, known_arguments(vllm or _vllm_folder()))
+    if arguments.streamed and (missing := [name for name in STREAMERS if importlib.util.find_spec(name) is None]):
+        raise ValueError(
+            f"load_format {STREAMED!r} needs {' and '.join(missing)}, which this image lacks: add the Python package"
+            " runai-model-streamer[s3] to it, or leave load_format out."
+        )
     return arguments
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from serve.arguments import Arguments
 from serve.edge import AllowedPaths, ReleaseHeaders
+from serve.streaming import stream_environment
 
 # The most sequences in one batch; vLLM's own default depends on the GPU, and the admission limit needs a number.
 MAX_NUM_SEQS = 256
@@ -50,7 +51,7 @@ def environment(arguments: Arguments, cores: int) -> dict[str, str]:
 
 
 def engine_arguments(arguments: Arguments, folder: Path) -> dict[str, Any]:
-    """Return the vLLM arguments of a release whose files are in ``folder``."""
+    """Return the vLLM arguments of a release whose files, or all but streamed weights, are in ``folder``."""
     engine = dict(arguments.engine)
     engine.setdefault("max_num_seqs", MAX_NUM_SEQS)
     shards = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
@@ -62,14 +63,16 @@ def engine_arguments(arguments: Arguments, folder: Path) -> dict[str, Any]:
         **engine,
         "model": str(folder),
         "served_model_name": [arguments.served_model_name],
-        "load_format": "safetensors",
         "trust_remote_code": False,
+        **({"model_weights": arguments.weights} if arguments.streamed else {"load_format": "safetensors"}),
     }
 
 
 def load(arguments: Arguments) -> None:
     """Set the environment and import vLLM: seconds that pass while the weights are fetched."""
     os.environ.update(environment(arguments, len(os.sched_getaffinity(0))))
+    if arguments.streamed:
+        os.environ.update(stream_environment(os.environ))
     import vllm.entrypoints.launchers.api_server.app_state  # noqa: PLC0415
     import vllm.entrypoints.launchers.app  # noqa: PLC0415
     import vllm.v1.engine.async_llm  # noqa: F401, PLC0415

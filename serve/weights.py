@@ -1,227 +1,222 @@
 """The files of one commit, from the store to a local folder that the engine may trust.
 
-``fetch`` returns only when every file that the manifest lists is there with the declared size and sha256, and
-nothing else is: a node checks its copy each time before an engine starts, because disks and killed downloads lie.
-The folder is named after the commit, so it never means anything else.  A file appears under its name only when
-its hash was right; a lock per commit lets two replicas start at once and download once.
+``fetch`` returns only when every file that the manifest lists is there with the declared size and sha256, and nothing
+else is: disks, networks and killed downloads lie.  The folder is named after the commit, so it never means anything
+else.  Beside it lie the lease of whoever is at work on it and the proofs of what was hashed.
 
-S3 is read with the standard ``AWS_*`` variables (``AWS_ENDPOINT_URL_S3`` for a server that is not AWS).
+    python -m serve.weights URL CACHE
+
+does the same as a process of its own, for an init container.  Progress goes to stderr; the result to stdout, as one
+JSON object with ``folder``, ``bytes``, ``fetched``, ``hashed`` (of what was there before), ``verified`` and
+``seconds``, or with ``error``.  The exit status is 0, 1 for what a sentence on stderr says, 2 for arguments that make
+no sense, and 143 after SIGTERM, which leaves no file half done under its name.
 """
 
-import fcntl
-import hashlib
+import argparse
 import json
 import logging
-import re
-import shutil
+import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
-from urllib.parse import unquote, urlsplit
-from uuid import uuid4
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import NoReturn
 
-logger = logging.getLogger(__name__)
+from serve.copies import Copy
+from serve.download import DOWNLOADS, LeaseLost, download
+from serve.lease import leased
+from serve.manifest import MANIFEST, File, WeightsError, read_manifest
+from serve.sources import Source, open_source
 
-MANIFEST = ".manifest.json"
-MANIFEST_VERSION = 1
-CHUNK_BYTES = 8 * 2**20
-DOWNLOADS = 8
-# Of a whole file, when its stream breaks; boto3 repeats the request itself only until the first byte.
-ATTEMPTS = 4
-PAUSE_S = 0.25
-PART = ".part"
+logger = logging.getLogger("serve.weights")  # also when run as a program
 
-# Opens one object of the commit, named relative to its folder.  Raises ``FileNotFoundError``, ``ConnectionError``
-# for what may pass, or another ``OSError``, whatever the store is.
-Open = Callable[[str], AbstractContextManager[IO[bytes]]]
-_S3_ERRORS = {403: PermissionError, 404: FileNotFoundError}
+POLL_S = 0.2
+TELL_S = 5.0
+"""Seconds between two lines of progress."""
+
+HASHINGS = {"every-start": False, "once-a-boot": True}
+"""What ``SLIPWAY_CACHE_HASH`` may be, and whether earlier proofs then count; see ``serve.copies``."""
 
 
-class WeightsError(Exception):
-    """The files of a commit cannot be had, or are not what the manifest declares; one sentence."""
+@dataclass
+class Progress:
+    """Bytes of a commit so far: ``fetched`` of those that were missing, ``hashed`` of those there before."""
+
+    total: int = 0
+    fetched: int = 0
+    hashed: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, *, fetched: int = 0, hashed: int = 0) -> None:
+        """Count; for any thread."""
+        with self._lock:
+            self.fetched += fetched
+            self.hashed += hashed
 
 
-@dataclass(frozen=True)
-class File:
-    """One file of the commit, as the manifest declares it."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-def fetch(url: str, cache: Path) -> Path:
+def fetch(url: str, cache: Path, progress: Progress | None = None) -> Path:
     """Make the commit at ``url`` (``s3://bucket/prefix`` or ``file:///folder``) local and return its folder.
 
     Raises ``WeightsError`` when the store or its manifest cannot be read, a file differs from its declaration
     after the download, or the disk has less room than the missing files need.
     """
-    opener = _opener(url)
-    commit = url.rstrip("/").rsplit("/", 1)[-1]
-    files = read_manifest(_manifest_bytes(opener, url), commit)
-    folder = cache / commit
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{commit}.lock"):
-        _tidy(folder, files)
-        with ThreadPoolExecutor(DOWNLOADS) as pool:
-            whole = list(pool.map(lambda file: _is_whole(folder, file), files))
-            missing = [file for file, good in zip(files, whole, strict=True) if not good]
-            _check_room(folder, missing)
-            logger.info("%s: %d of %d files to fetch", commit, len(missing), len(files))
-            list(pool.map(lambda file: _download(opener, folder, file), missing))
-    return folder
+    commit = commit_of(url)
+    with closing(open_source(url, DOWNLOADS)) as source:
+        return make_local(source, list_files(source, url), cache / commit, progress or Progress())
 
 
-def read_manifest(data: bytes, commit: str) -> list[File]:
-    """Return the files listed in a manifest of ``commit``; raises ``WeightsError`` for anything unexpected."""
+def commit_of(url: str) -> str:
+    """Return the commit that a folder of the store is named after."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def list_files(source: Source, url: str) -> list[File]:
+    """Return the files of the commit at ``url``, from its manifest; raises ``WeightsError``."""
     try:
-        manifest = json.loads(data)
-        if manifest["version"] != MANIFEST_VERSION or manifest["commit"] != commit:
-            raise WeightsError(
-                f"The manifest is version {manifest['version']} of commit {manifest['commit']},"
-                f" not version {MANIFEST_VERSION} of {commit}."
-            )
-        files = [File(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in manifest["files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"The manifest of {commit} cannot be read: {error!r}.") from error
-    for file in files:
-        _check_declaration(file)
-    if not files or len({file.path for file in files}) != len(files):
-        raise WeightsError(f"The manifest of {commit} lists no file, or one twice.")
-    return files
-
-
-def _check_declaration(file: File) -> None:
-    path = PurePosixPath(file.path)
-    plain = path.parts and str(path) == file.path and not path.is_absolute() and ".." not in path.parts
-    if not plain or "\0" in file.path or file.path == MANIFEST or file.path.endswith(PART):
-        raise WeightsError(f"The manifest names a path that Slipway never stores: {file.path!r}.")
-    if file.size < 0 or not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-        raise WeightsError(f"The manifest declares no size and sha256 for {file.path!r}.")
-
-
-def _tidy(folder: Path, files: list[File]) -> None:
-    """Remove what the manifest does not list: parts of killed downloads, files nobody vouches for."""
-    listed = {file.path for file in files}
-    for path in folder.rglob("*"):
-        if path.is_symlink() or (path.is_file() and path.relative_to(folder).as_posix() not in listed):
-            path.unlink()
-
-
-def _is_whole(folder: Path, file: File) -> bool:
-    path = folder / file.path
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != file.sha256:
-        logger.warning("%s in the cache has sha256 %s instead of %s: fetching it again", path, found, file.sha256)
-    return found == file.sha256
-
-
-def _check_room(folder: Path, missing: list[File]) -> None:
-    needed, free = sum(file.size for file in missing), shutil.disk_usage(folder).free
-    if needed > free:
-        raise WeightsError(
-            f"The cache {folder.parent} has {free:,} bytes free, and {needed:,} are still to be fetched:"
-            " free some, or point SLIPWAY_CACHE to a larger disk."
-        )
-
-
-def _download(opener: Open, folder: Path, file: File) -> None:
-    path = folder / file.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid4().hex}{PART}")
-    try:
-        size, sha256 = _copy_again(opener, file, part)
-        if (size, sha256) != (file.size, file.sha256):
-            raise WeightsError(
-                f"{file.path} is not what the manifest declares: {size:,} bytes with sha256 {sha256}"
-                f" instead of {file.size:,} with {file.sha256}."
-            )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _copy_again(opener: Open, file: File, part: Path) -> tuple[int, str]:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _copy(opener, file, part)
-        except ConnectionError as error:
-            if attempt == ATTEMPTS:
-                raise WeightsError(f"The store broke off {ATTEMPTS} times: {error}.") from error
-            logger.warning("%s: attempt %d broke off: %s", file.path, attempt, error)
-            time.sleep(PAUSE_S * 2**attempt)
-        except OSError as error:
-            raise WeightsError(f"{file.path} cannot be copied to {part.parent}: {error}.") from error
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _copy(opener: Open, file: File, part: Path) -> tuple[int, str]:
-    """Write the object to ``part`` and return its size in bytes and its sha256; never more than one byte too many."""
-    size, digest = 0, hashlib.sha256()
-    with opener(file.path) as source, part.open("wb") as target:
-        while chunk := source.read(CHUNK_BYTES):
-            size += len(chunk)
-            digest.update(chunk)
-            if size > file.size:
-                break
-            target.write(chunk)
-    return size, digest.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path``; the kernel frees it when the process ends, however it ends."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _manifest_bytes(opener: Open, url: str) -> bytes:
-    try:
-        with opener(MANIFEST) as stream:
-            return stream.read()
+        data = source.get(MANIFEST)
     except FileNotFoundError as error:
         raise WeightsError(f"The store has no manifest at {url}: the commit was never mirrored whole.") from error
     except OSError as error:
         raise WeightsError(f"The manifest at {url} cannot be read: {error}.") from error
+    return read_manifest(data, commit_of(url))
 
 
-def _opener(url: str) -> Open:
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        root = Path(unquote(parts.path))
-        return lambda path: (root / path).open("rb")
-    if parts.scheme == "s3" and parts.netloc:
-        return _s3_opener(parts.netloc, parts.path.strip("/"))
-    raise WeightsError(f"Weights are read from s3:// or file://, not from {url!r}.")
+def make_local(source: Source, files: Sequence[File], folder: Path, progress: Progress) -> Path:
+    """Make ``folder`` hold ``files``, proven, and nothing else; returns it and raises as ``fetch`` does."""
+    progress.total = sum(file.size for file in files)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = Copy(folder, files, keep_proofs=_keeps_proofs())
+        copy.recall()
+        waiting = False
+        while copy.unproven() or copy.strangers():
+            if _complete(copy, source, progress):
+                break
+            if not waiting:
+                logger.info("Another process fetches %s: waiting for it.", folder.name)
+            waiting = True
+            time.sleep(POLL_S)
+            copy.recall()
+    except OSError as error:
+        raise WeightsError(f"The cache {folder.parent} cannot be used: {error}.") from error
+    return folder
 
 
-def _s3_opener(bucket: str, prefix: str) -> Open:
-    import boto3  # noqa: PLC0415 - half a second that a folder does not need
-    from botocore.config import Config  # noqa: PLC0415 - as above
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as above
-
-    config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=DOWNLOADS)
-    client: Any = boto3.client("s3", config=config)
-
-    @contextmanager
-    def opened(path: str) -> Iterator[IO[bytes]]:
-        where = f"s3://{bucket}/{prefix}/{path}"
+def _complete(copy: Copy, source: Source, progress: Progress) -> bool:
+    """Bring the copy into order unless another process is at it; says whether this one was."""
+    with leased(copy.folder.with_name(f"{copy.folder.name}.lease")) as lost:
+        if lost is None:
+            return False
+        for path in copy.strangers():
+            path.unlink()
+        copy.hash_present(lambda count: progress.add(hashed=count))
+        missing = copy.unproven()
+        copy.check_room(missing)
+        logger.info("%s: %d of %d files to fetch", copy.folder.name, len(missing), len(copy.files))
         try:
-            body = client.get_object(Bucket=bucket, Key=f"{prefix}/{path}")["Body"]
-            with closing(body):  # `with body` would yield the stream beneath, which does not see a short answer
-                yield body
-        except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            raise _S3_ERRORS.get(status, ConnectionError)(f"{where} answered {status}") from error
-        except BotoCoreError as error:
-            raise ConnectionError(f"{where}: {error}") from error
+            download(
+                source,
+                copy.folder,
+                missing,
+                lost=lost,
+                fetched=lambda count: progress.add(fetched=count),
+                whole=copy.prove,
+            )
+        except LeaseLost:
+            return False
+        copy.store_proofs()
+        return True
 
-    return opened
+
+def _keeps_proofs() -> bool:
+    chosen = os.environ.get("SLIPWAY_CACHE_HASH") or "every-start"
+    if chosen not in HASHINGS:
+        raise WeightsError(f"SLIPWAY_CACHE_HASH is {' or '.join(HASHINGS)}, not {chosen!r}.")
+    return HASHINGS[chosen]
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Do what the command line says; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m serve.weights", description="Fetch a commit's files, verified.")
+    parser.add_argument("url", help="s3://bucket/prefix/<commit> or file:///folder/<commit>")
+    parser.add_argument("cache", type=Path, help="folder for commits; this one's is made in it")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("serve").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminate)
+    if given.with_parent:
+        Thread(target=_follow_parent, name="parent", daemon=True).start()
+    status = _run(given.url, given.cache)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # threads that still wait for a store that fell silent are not worth waiting for
+
+
+def _run(url: str, cache: Path) -> int:
+    progress, begun, ended = Progress(), time.monotonic(), Event()
+    teller = Thread(target=_tell, args=[progress, ended], name="progress", daemon=True)
+    teller.start()
+    try:
+        folder = fetch(url, cache, progress)
+    except WeightsError as error:
+        logger.error("%s", error)  # noqa: TRY400 - one sentence, without a traceback
+        _print({"error": str(error)})
+        return 1
+    except _Terminated:
+        logger.error("Ended by SIGTERM; what is whole stays.")  # noqa: TRY400 - as above
+        _print({"error": "The fetch of the weights was ended."})
+        return 128 + signal.SIGTERM
+    finally:
+        ended.set()
+    _print(
+        {
+            "folder": str(folder),
+            "bytes": progress.total,
+            "fetched": progress.fetched,
+            "hashed": progress.hashed,
+            "verified": True,
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+    )
+    return 0
+
+
+def _print(result: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _tell(progress: Progress, ended: Event) -> None:
+    """Say how far it is, every few seconds."""
+    done = 0
+    while not ended.wait(TELL_S):
+        before, done = done, progress.fetched + progress.hashed
+        logger.info(
+            "%.1f GB fetched and %.1f GB hashed of %.1f GB, %.0f MB/s",
+            progress.fetched / 1e9,
+            progress.hashed / 1e9,
+            progress.total / 1e9,
+            (done - before) / TELL_S / 1e6,
+        )
+
+
+def _follow_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    main()

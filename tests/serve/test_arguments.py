@@ -19,6 +19,7 @@ def vllm(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True)
     engine.write_text(
         "import torch\nclass EngineArgs:\n    dtype: str = 'auto'\n    max_num_seqs: int | None = None\n"
+        "    load_format: str = 'auto'\n"
         "    def f(self): ...\nclass AsyncEngineArgs(EngineArgs):\n    enable_log_requests: bool = False\n"
     )
     frontend.write_text(
@@ -62,6 +63,10 @@ def test_arguments_that_fit_are_read(vllm: Path) -> None:
         ({"resources": {"replicas": 0}}, "resources.replicas: "),
         ({"resources": {"gpu": 1}}, "resources.gpu: "),
         ({"replicas": 1}, "replicas: "),
+        (
+            {"engine": {"load_format": "runai_streamer"}, "weights": f"file:///models/{COMMIT}"},
+            "load_format 'runai_streamer' reads from s3://, not from file:///models/",
+        ),
         ({"engine": {"dtyp": "float32"}}, "vLLM has no engine argument 'dtyp'. Did you mean 'dtype'?"),
     ],
 )
@@ -81,6 +86,7 @@ def test_what_does_not_fit_is_named(vllm: Path, changes: dict[str, Any], said: s
         ({"load_format": "dummy"}, "safetensors files only"),
         ({"tokenizer": "other/model"}, "set by Slipway"),
         ({"hf_token": "x"}, "set by Slipway"),
+        ({"model_weights": "s3://elsewhere"}, "set by Slipway"),
         ({"quux": 1}, "no engine argument 'quux'."),
     ],
 )
@@ -95,9 +101,20 @@ def test_harmless_engine_arguments_pass() -> None:
     check_engine({"trust_remote_code": False, "load_format": "safetensors", "max_num_seqs": 4}, KNOWN)
 
 
+def test_streaming_needs_a_package_that_an_image_may_lack(vllm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in the build step: vLLM itself asks for it after everything else was loaded."""
+    streamed = release(engine={"load_format": "runai_streamer"})
+
+    with pytest.raises(ValueError, match=r"needs runai_model_streamer and runai_model_streamer_s3, which this image"):
+        read_arguments(streamed, vllm)
+    monkeypatch.setattr("serve.arguments.STREAMERS", ("json",))
+    assert read_arguments(streamed, vllm).streamed
+    assert not read_arguments(release(), vllm).streamed
+
+
 def test_names_are_read_without_importing(vllm: Path) -> None:
     """Fields of every declaring class count, methods do not, and nothing is executed."""
-    assert known_arguments(vllm) == {"dtype", "max_num_seqs", "enable_log_requests", "chat_template"}
+    assert known_arguments(vllm) == {"dtype", "max_num_seqs", "load_format", "enable_log_requests", "chat_template"}
 
 
 def test_another_layout_of_vllm_is_an_error(vllm: Path) -> None:

@@ -52,6 +52,15 @@ def test_what_is_served_is_the_local_copy_under_its_public_name() -> None:
     assert (told["load_format"], told["trust_remote_code"], told["dtype"]) == ("safetensors", False, "float32")
 
 
+def test_streamed_weights_come_from_the_store_and_all_else_from_the_local_copy() -> None:
+    """The engine takes its configuration from one place and its weights from another; vLLM 0.29 ran so."""
+    told = engine_arguments(release(load_format="runai_streamer"), Path("/cache/small"))
+
+    assert told["model"] == "/cache/small"
+    assert (told["model_weights"], told["load_format"]) == (f"s3://bucket/{COMMIT}", "runai_streamer")
+    assert "model_weights" not in engine_arguments(release(), Path("/cache"))
+
+
 @pytest.mark.parametrize(
     ("gpus", "engine", "backend", "memory"),
     [

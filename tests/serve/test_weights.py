@@ -1,266 +1,452 @@
 """From the store to a local folder that an engine may trust."""
 
-import hashlib
+import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
 
-from serve import weights
-from serve.weights import WeightsError, fetch, read_manifest
-from tasks.records import FileEntry, Manifest
-from tests.fakes.s3 import seaweed
+from serve import download, weights
+from serve.manifest import WeightsError
+from serve.weights import Progress, fetch
+from tasks._stores.store import Store
+from tasks._weights.layout import weights_key
+from tests.fakes.commits import MODEL, put_commit, put_object
+from tests.fakes.s3_faults import Answer, Damage, Reset, S3Faults, Shorten, Stall
+from tests.serve.nodes import COMMIT, FILES, ROOT, fetcher, left_over, local, manifest, publish
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES = {"config.json": b"{}", "model-1.safetensors": b"w" * 200_000, "sub/vocab.txt": b"", "tokenizer.json": b"[1]"}
-
-
-def manifest(files: dict[str, bytes], commit: str = COMMIT, *, declared: dict[str, int] | None = None) -> bytes:
-    """Return the manifest that the controller writes for these files."""
-    entries = tuple(
-        FileEntry(path=path, size=(declared or {}).get(path, len(data)), sha256=hashlib.sha256(data).hexdigest())
-        for path, data in files.items()
-    )
-    now = datetime.now(UTC)
-    return Manifest(model="org/name", commit=commit, source="http://hub", created_at=now, files=entries).to_json()
+LARGE = {"config.json": b"{}", "a.safetensors": bytes(range(250)) * 12_000, "b.safetensors": b"b" * 1_000_000}
+TERMINATED = 128 + signal.SIGTERM
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> Path:
-    """Return the folder of a commit in a store."""
-    folder = tmp_path / "a store" / COMMIT
-    for path, data in {**FILES, ".manifest.json": manifest(FILES)}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
+def until(true: Callable[[], object], deadline_s: float = 20.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """Return the folder of a node's cache, which need not exist."""
-    return tmp_path / "node" / "cache"
-
-
-def local(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def foreign_lease(cache: Path) -> Path:
+    """Return the lease of a fetcher on another machine that shares the cache."""
+    cache.mkdir(parents=True)
+    lease = cache / f"{COMMIT}.lease"
+    lease.write_text('{"owner": "other", "boot": "another"}')
+    return lease
 
 
 def test_a_commit_is_fetched_whole_and_then_found(stored: Path, cache: Path) -> None:
-    """The second start copies nothing: the same files are still there."""
-    folder = fetch(stored.as_uri(), cache)
+    """The second start hashes what is there; what the manifest does not list stays in the store."""
+    first, second = Progress(), Progress()
+    folder = fetch(stored.as_uri(), cache, first)
     before = {path: path.stat().st_ino for path in folder.rglob("*")}
 
-    assert folder == cache / COMMIT
-    assert local(folder) == FILES
-    assert fetch(stored.as_uri(), cache) == folder
-    assert {path: path.stat().st_ino for path in folder.rglob("*")} == before
+    assert cache / COMMIT == folder
+    assert FILES == local(folder)
+    assert folder == fetch(f"{stored.as_uri()}/", cache, second)
+    assert before == {path: path.stat().st_ino for path in folder.rglob("*")}
+    size = sum(map(len, FILES.values()))
+    assert [(size, size, 0), (size, 0, size)] == [(p.total, p.fetched, p.hashed) for p in (first, second)]
+    assert not left_over(cache)
+
+
+def test_two_revisions_share_nothing(stored: Path, cache: Path) -> None:
+    """Each has a folder of its own, and fetching one leaves the other alone."""
+    other = publish(stored.with_name("f" * 40), {"config.json": b"{ }"})
+
+    assert FILES == local(fetch(stored.as_uri(), cache))
+    (other / ".manifest.json").write_bytes(manifest({"config.json": b"{ }"}, "f" * 40))
+    assert {"config.json": b"{ }"} == local(fetch(other.as_uri(), cache))
+    assert FILES == local(cache / COMMIT)
 
 
 def test_what_is_not_in_the_manifest_is_removed(stored: Path, cache: Path) -> None:
     """Parts of a killed download, and files that nobody vouches for, do not reach an engine."""
     folder = fetch(stored.as_uri(), cache)
-    (folder / "tokenizer.json.0123.part").write_bytes(b"half")
+    (folder / "0123.part").write_bytes(b"half")
     (folder / "sub" / "modeling.py").write_text("import os")
     (folder / "link.json").symlink_to(folder / "config.json")
 
     fetch(stored.as_uri(), cache)
 
-    assert local(folder) == FILES
+    assert FILES == local(folder)
 
 
-@pytest.mark.parametrize("damage", [b"W" + b"w" * 199_999, b"w", b""])
-def test_a_damaged_copy_is_fetched_again(stored: Path, cache: Path, damage: bytes) -> None:
-    """Every byte is hashed again before an engine starts, whatever the size says."""
-    folder = fetch(stored.as_uri(), cache)
+@pytest.mark.parametrize("hashing", ["every-start", "once-a-boot"])
+@pytest.mark.parametrize("damage", [b"W" + b"w" * 199_999, b"w"])
+def test_a_damaged_copy_is_fetched_again(
+    stored: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, hashing: str, damage: bytes
+) -> None:
+    """Whoever wrote to it after it was hashed changed its times, if nothing else; only that file is fetched."""
+    monkeypatch.setenv("SLIPWAY_CACHE_HASH", hashing)
+    folder, progress = fetch(stored.as_uri(), cache), Progress()
     (folder / "model-1.safetensors").write_bytes(damage)
 
+    fetch(stored.as_uri(), cache, progress)
+
+    assert FILES == local(folder)
+    assert 200_000 == progress.fetched
+
+
+@pytest.mark.parametrize(("hashing", "hashed"), [("", 200_005), ("every-start", 200_005), ("once-a-boot", 0)])
+def test_a_node_says_whether_each_start_hashes(
+    stored: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, hashing: str, hashed: int
+) -> None:
+    """It does unless told otherwise: 140 GB from a slow disk may be too much for every replica's start."""
+    monkeypatch.setenv("SLIPWAY_CACHE_HASH", hashing)
     fetch(stored.as_uri(), cache)
+    progress = Progress()
 
-    assert local(folder) == FILES
+    fetch(stored.as_uri(), cache, progress)
+
+    assert hashed == progress.hashed
 
 
-@pytest.mark.parametrize("wrong", [b"v" * 200_000, b"w" * 199_999, b"w" * 200_001])
-def test_bytes_other_than_declared_are_an_error(stored: Path, cache: Path, wrong: bytes) -> None:
-    """The error names the file and both hashes, and the file never gets its name."""
-    (stored / "model-1.safetensors").write_bytes(wrong)
+def test_a_misspelt_choice_is_no_choice(stored: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody means to hash less by accident, or more."""
+    monkeypatch.setenv("SLIPWAY_CACHE_HASH", "once")
 
-    with pytest.raises(WeightsError, match=r"model-1\.safetensors is not what the manifest declares") as caught:
+    with pytest.raises(WeightsError, match="SLIPWAY_CACHE_HASH is every-start or once-a-boot, not 'once'"):
         fetch(stored.as_uri(), cache)
 
-    assert hashlib.sha256(FILES["model-1.safetensors"]).hexdigest() in str(caught.value)
-    assert hashlib.sha256(wrong).hexdigest() in str(caught.value)
+
+def test_wrong_bytes_leave_nothing_behind(stored: Path, cache: Path) -> None:
+    """The error names the file; what was whole may stay, and no lease keeps the next start away."""
+    (stored / "model-1.safetensors").write_bytes(b"v" * 200_000)
+
+    with pytest.raises(WeightsError, match=r"model-1\.safetensors is not what the manifest declares"):
+        fetch(stored.as_uri(), cache)
+
     assert "model-1.safetensors" not in local(cache / COMMIT)
-    assert not list(cache.rglob("*.part"))
+    assert not left_over(cache)
 
 
 def test_no_manifest_means_not_there(stored: Path, cache: Path) -> None:
     """Files without a manifest were never mirrored whole."""
     (stored / ".manifest.json").unlink()
 
-    with pytest.raises(WeightsError, match="has no manifest"):
+    with pytest.raises(WeightsError, match=r"has no manifest at .*: the commit was never mirrored whole"):
         fetch(stored.as_uri(), cache)
+    assert not cache.exists()
 
 
 def test_a_listed_file_that_is_missing_is_an_error(stored: Path, cache: Path) -> None:
     """The store lost a file after the manifest was written."""
     (stored / "config.json").unlink()
 
-    with pytest.raises(WeightsError, match=r"config\.json cannot be copied"):
+    with pytest.raises(WeightsError, match=r"config\.json cannot be read from the store: "):
         fetch(stored.as_uri(), cache)
 
 
 def test_a_disk_too_small_is_said_before_the_first_byte(stored: Path, cache: Path) -> None:
     """An exabyte does not fit anywhere."""
-    (stored / ".manifest.json").write_bytes(manifest(FILES, declared={"model-1.safetensors": 10**18}))
+    (stored / ".manifest.json").write_bytes(manifest(declared={"model-1.safetensors": 10**18}))
 
     with pytest.raises(WeightsError, match=r"bytes free, and 1,000,000,000,000,000,\d{3} are still to be fetched"):
         fetch(stored.as_uri(), cache)
 
-    assert local(cache / COMMIT) == {}
+    assert {} == local(cache / COMMIT)
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "/etc/x", "a/../../x", "a//b", "./a", "", ".", ".manifest.json", "a.part", "a\0b"]
-)
-def test_paths_that_leave_the_folder_are_refused(path: str) -> None:
-    """A manifest cannot write elsewhere, nor over what the cache itself uses."""
-    with pytest.raises(WeightsError, match="never stores"):
-        read_manifest(manifest({path: b"x"}), COMMIT)
+def test_a_cache_that_cannot_be_is_named(stored: Path, tmp_path: Path) -> None:
+    """Instead of a traceback."""
+    (tmp_path / "file").write_bytes(b"")
 
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        manifest({}),
-        manifest(FILES, commit="f" * 40),
-        manifest(FILES).replace(b'"version": 1', b'"version": 2'),
-        manifest(FILES).replace(b'"size": 2,', b'"size": -2,'),
-        manifest(FILES).replace(b'"sha256": "', b'"sha256": "x'),
-        manifest(FILES).replace(b"tokenizer.json", b"config.json"),
-    ],
-)
-def test_a_manifest_that_says_something_else_is_refused(data: bytes) -> None:
-    """Another commit, another version, no files, one twice, no hash: nothing is guessed."""
-    with pytest.raises(WeightsError, match="manifest"):
-        read_manifest(data, COMMIT)
-
-
-def test_three_processes_at_once_are_safe(stored: Path, cache: Path) -> None:
-    """Replicas that start together end with one good copy."""
-    program = "import sys, pathlib, serve.weights as w; w.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
-    command = [sys.executable, "-c", program, stored.as_uri(), str(cache)]
-    running = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(3)]
-
-    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
-    assert local(cache / COMMIT) == FILES
-
-
-def test_another_scheme_is_refused(cache: Path) -> None:
-    """Weights come from a store, not from anywhere."""
-    with pytest.raises(WeightsError, match="s3:// or file://"):
-        fetch(f"https://host/{COMMIT}", cache)
-
-
-class _FrailStore(BaseHTTPRequestHandler):
-    """An S3 server that breaks off the first ``breaks`` answers for the weights halfway."""
-
-    breaks = 0
-    status = 200
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0].removeprefix(f"/bucket/models/{COMMIT}/")
-        data = manifest(FILES) if path == ".manifest.json" else FILES[path]
-        if type(self).status != 200:
-            data = b""
-        self.send_response(type(self).status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if path.startswith("model") and type(self).breaks > 0:
-            type(self).breaks -= 1
-            self.wfile.write(data[: len(data) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    with pytest.raises(WeightsError, match=rf"The cache {tmp_path / 'file'} cannot be used: "):
+        fetch(stored.as_uri(), tmp_path / "file")
 
 
 @pytest.fixture
-def frail(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_FrailStore]]:
-    """Run the server, and point the standard variables to it."""
-    handler = type("Handler", (_FrailStore,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    _point_to(monkeypatch, f"http://127.0.0.1:{server.server_address[1]}", "key", "secret")
-    monkeypatch.setattr(weights, "PAUSE_S", 0.0)
-    yield handler
-    server.shutdown()
-    server.server_close()
-
-
-def _point_to(monkeypatch: pytest.MonkeyPatch, endpoint: str, key: str, secret: str) -> None:
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-
-
-def test_a_stream_that_breaks_off_is_begun_again(frail: type[_FrailStore], cache: Path) -> None:
-    """Half a file is not a reason to give up a release."""
-    frail.breaks = 2
-
-    assert local(fetch(f"s3://bucket/models/{COMMIT}", cache)) == FILES
-
-
-def test_a_store_that_always_breaks_off_is_given_up(frail: type[_FrailStore], cache: Path) -> None:
-    """After the last attempt the error says so, and no part is left."""
-    frail.breaks = 99
-
-    with pytest.raises(WeightsError, match="broke off 4 times"):
-        fetch(f"s3://bucket/models/{COMMIT}", cache)
-
-    assert not list(cache.rglob("*.part"))
-
-
-@pytest.mark.parametrize(("status", "said"), [(403, "answered 403"), (404, "has no manifest")])
-def test_a_store_that_refuses_is_not_asked_again(
-    frail: type[_FrailStore], cache: Path, status: int, said: str
-) -> None:
-    """A missing right and a missing commit are told apart by status, and neither passes by itself."""
-    frail.status = status
-
-    with pytest.raises(WeightsError, match=said):
-        fetch(f"s3://bucket/models/{COMMIT}", cache)
+def url(store: Store, faults: S3Faults, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the address of a commit in SeaweedFS, read through faults, in ranges of a megabyte."""
+    del faults
+    monkeypatch.setattr(download, "RANGE_BYTES", 2**20)
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    put_commit(store, COMMIT, LARGE)
+    return f"{store.url}/{weights_key(MODEL, COMMIT)}"
 
 
 @pytest.mark.slow
-def test_a_commit_in_a_real_object_store_is_fetched(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SeaweedFS, with keys: whole, then repaired after damage."""
-    with seaweed(tmp_path) as settings:
-        assert settings.endpoint and settings.access_key and settings.secret_key  # noqa: PT018
-        key, secret = settings.access_key.get_secret_value(), settings.secret_key.get_secret_value()
-        _point_to(monkeypatch, settings.endpoint, key, secret)
-        bucket, prefix = settings.url.removeprefix("s3://"), f"models/org/name/{COMMIT}"
-        client = boto3.client("s3")
-        for path, data in {**FILES, ".manifest.json": manifest(FILES)}.items():
-            client.put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=data)
+class TestAStoreInS3:
+    """SeaweedFS, with faults in front of it, and fetchers that are processes."""
 
-        folder = fetch(f"{settings.url}/{prefix}", cache)
-        (folder / "config.json").write_bytes(b"[]")
-        fetch(f"{settings.url}/{prefix}", cache)
+    def test_ranges_of_a_commit_are_asked_for_once(self, url: str, cache: Path, faults: S3Faults) -> None:
+        """The object by which Ray's own mirror knows the commit is not one of its files."""
+        assert LARGE == local(fetch(url, cache))
+        assert 1 + 1 + 3 + 1 == len(faults.asked("GET")) == len(faults.requests)
 
-    assert local(folder) == FILES
+    @pytest.mark.parametrize(
+        "fault",
+        [Answer(503, "SlowDown"), Answer(500, "InternalError"), Reset(reply=100_000), Shorten(700_000)],
+        ids=["busy", "broken", "reset", "short"],
+    )
+    def test_what_passes_is_survived(self, url: str, cache: Path, faults: S3Faults, fault: Answer | Reset) -> None:
+        """Twice in a row; the hash is right in the end."""
+        faults.add(fault, "GET", "a.safetensors", times=2)
+
+        assert LARGE == local(fetch(url, cache))
+
+    def test_a_stall_is_survived(
+        self, url: str, cache: Path, faults: S3Faults, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection that falls silent is given up for a new one."""
+        monkeypatch.setattr("serve.sources.SILENCE_S", 0.5)
+        faults.add(Stall(reply=300_000), "GET", "a.safetensors")
+
+        assert LARGE == local(fetch(url, cache))
+
+    def test_a_bit_that_flips_on_the_way_never_gets_a_name(self, url: str, cache: Path, faults: S3Faults) -> None:
+        """One of 24 million."""
+        faults.add(Damage(reply=123_456), "GET", "a.safetensors", skip=1)
+
+        with pytest.raises(
+            WeightsError, match=r"a\.safetensors is not what the manifest declares: 3,000,000 bytes w"
+        ):
+            fetch(url, cache)
+        assert "a.safetensors" not in local(cache / COMMIT)
+        assert not left_over(cache)
+
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (lambda data: data[:-1], "999,999 bytes in the store instead of 1,000,000"),
+            (lambda data: data + b"b", "1,000,001 bytes in the store instead of 1,000,000"),
+            (lambda data: b"B" + data[1:], "1,000,000 bytes with sha256"),
+        ],
+        ids=["shorter", "longer", "other"],
+    )
+    def test_an_object_that_was_replaced_is_refused(
+        self, url: str, store: Store, cache: Path, damage: Callable[[bytes], bytes], said: str
+    ) -> None:
+        """Whatever its size."""
+        put_object(store, f"{weights_key(MODEL, COMMIT)}/b.safetensors", damage(LARGE["b.safetensors"]))
+
+        with pytest.raises(WeightsError, match=rf"b\.safetensors is not what the manifest declares: {said}"):
+            fetch(url, cache)
+        assert not left_over(cache)
+
+    def test_an_object_that_is_gone_is_refused(self, url: str, store: Store, cache: Path) -> None:
+        """Without trying again."""
+        store.remove(f"{weights_key(MODEL, COMMIT)}/b.safetensors")
+
+        with pytest.raises(WeightsError, match=r"b\.safetensors cannot be read from the store: .* answered 404"):
+            fetch(url, cache)
+
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            (Answer(403, "AccessDenied"), r"The manifest at .* cannot be read: .* answered 403 \(AccessDenied\)"),
+            (Answer(404, "NoSuchKey"), "The store has no manifest at "),
+        ],
+    )
+    def test_a_store_that_refuses_is_not_asked_again(
+        self, url: str, cache: Path, faults: S3Faults, fault: Answer, said: str
+    ) -> None:
+        """A missing right and a missing commit are told apart, and neither passes by itself."""
+        faults.add(fault, "GET", times=None)
+
+        with pytest.raises(WeightsError, match=said):
+            fetch(url, cache)
+        assert 1 == len(faults.requests)
+
+    def test_fetchers_that_start_together_cost_one(self, url: str, cache: Path, faults: S3Faults) -> None:
+        """Each object once; those that waited hash nothing, because the one they waited for did.
+
+        All have begun before any may begin: another machine's lease grows old while they wait.
+        """
+        lease = foreign_lease(cache)
+        running = [fetcher(url, cache) for _ in range(4)]
+        for child in running:
+            assert child.stderr
+            assert f"Another process fetches {COMMIT}: waiting for it.\n" == child.stderr.readline()
+        os.utime(lease, (0, 0))
+        told = [(child.communicate(timeout=60), child.returncode) for child in running]
+
+        assert [0] * 4 == [status for _, status in told], told
+        results = [json.loads(out) for (out, _), _ in told]
+        size = sum(map(len, LARGE.values()))
+        assert [0, 0, 0, size] == sorted(result["fetched"] for result in results)
+        assert {(size, 0, True)} == {(result["bytes"], result["hashed"], result["verified"]) for result in results}
+        assert len(LARGE) == len(faults.asked("GET")) - len(faults.asked("GET", ".manifest.json"))
+        assert LARGE == local(cache / COMMIT)
+        assert not left_over(cache)
+
+    def test_a_killed_fetcher_is_replaced_at_once(self, url: str, cache: Path, faults: S3Faults) -> None:
+        """What was whole is kept, its parts and its lease go, and a waiter needs no start of its own."""
+        faults.add(Stall(reply=300_000), "GET", "a.safetensors")
+        victim = fetcher(url, cache)
+        until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
+        waiter = fetcher(url, cache)
+        assert waiter.stderr
+        assert "waiting" in waiter.stderr.readline()
+        begun = time.monotonic()
+        victim.kill()
+        victim.communicate()
+
+        out, err = waiter.communicate(timeout=20)
+
+        assert 0 == waiter.returncode, err
+        assert 10 > time.monotonic() - begun
+        assert 3_000_000 == json.loads(out)["fetched"]
+        assert LARGE == local(cache / COMMIT)
+        assert not left_over(cache)
+
+    def test_a_stopped_fetcher_that_wakes_leaves_the_work_to_its_successor(
+        self, url: str, cache: Path, faults: S3Faults
+    ) -> None:
+        """Its lease had grown old; it finds what the other proved, and both end well."""
+        faults.add(Stall(reply=300_000), "GET", "a.safetensors")
+        program = (
+            f"import runpy, serve.lease as l, serve.weights as w; l.RENEW_S = 0.1; w.main([{url!r}, {str(cache)!r}])"
+        )
+        stopped = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+        try:
+            until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
+            stopped.send_signal(signal.SIGSTOP)
+            os.utime(cache / f"{COMMIT}.lease", (0, 0))
+            successor = fetcher(url, cache)
+            out, err = successor.communicate(timeout=20)
+            assert (0, 3_000_000) == (successor.returncode, json.loads(out)["fetched"]), err
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+            _, err = stopped.communicate(timeout=20)
+
+        assert 0 == stopped.returncode, err
+        assert LARGE == local(cache / COMMIT)
+        assert not left_over(cache)
+
+    @pytest.mark.parametrize("how", ["signal", "parent"])
+    def test_a_fetcher_that_is_ended_leaves_nothing_half_done(
+        self, url: str, cache: Path, faults: S3Faults, how: str
+    ) -> None:
+        """By SIGTERM, or because its replica is gone; without waiting for a store that fell silent."""
+        faults.add(Stall(reply=300_000), "GET", "a.safetensors", times=None)
+        child = fetcher(url, cache, "--with-parent", stdin=subprocess.PIPE)
+        until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
+        begun = time.monotonic()
+        if how == "signal":
+            child.terminate()
+        out, err = child.communicate(timeout=20)  # which ends its standard input
+
+        assert TERMINATED == child.returncode, err
+        assert 5 > time.monotonic() - begun
+        assert "The fetch of the weights was ended." == json.loads(out)["error"]
+        assert {"config.json", "b.safetensors"} >= set(local(cache / COMMIT))
+        assert not left_over(cache)
+
+    def test_a_large_commit_needs_little_memory(self, store: Store, faults: S3Faults, cache: Path) -> None:
+        """One file over all connections: ranges wait for their hash on the disk, not in memory."""
+        del faults
+        put_commit(store, COMMIT, {"model.safetensors": bytes(200 * 2**20)})
+        program = (
+            "import resource, sys, pathlib, boto3\nfrom serve import weights as w\n"
+            "boto3.client('s3'); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "w.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        )
+        url = f"{store.url}/{weights_key(MODEL, COMMIT)}"
+        done = subprocess.run([sys.executable, "-c", program, url, cache], cwd=ROOT, capture_output=True, check=True)
+
+        assert 64 * 1024 > int(done.stdout)  # KiB
+
+
+FULL_DISK = """
+import pathlib, shutil, sys
+from serve import copies, weights
+url, cache = sys.argv[1], pathlib.Path(sys.argv[2])
+other = cache / "other"
+other.mkdir()
+(other / "file").write_bytes(b"x" * 1000)
+copies.shutil.disk_usage = lambda _: shutil._ntuple_diskusage(10**12, 0, 10**12)
+try:
+    weights.fetch(url, cache)
+except weights.WeightsError as error:
+    print(error)
+print(sorted(path.name for path in cache.rglob("*") if path.is_file()))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_on_the_way_is_one_clear_error(tmp_path: Path) -> None:
+    """A real file system of 16 MB, of which the look before said otherwise: no part stays, nothing else is lost."""
+    stored = publish(tmp_path / "store" / COMMIT, {"config.json": b"{}", "model.safetensors": bytes(40_000_000)})
+    (tmp_path / "cache").mkdir()
+    mount = 'mount -t tmpfs -o size=16m none "$1" && exec "$2" -c "$3" "$4" "$1"'
+    inner = ["sh", "-c", mount, "sh", tmp_path / "cache", sys.executable, FULL_DISK, stored.as_uri()]
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("no namespace of one's own to mount a file system in")
+    done = subprocess.run(["unshare", "-rm", *inner], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    said, left = done.stdout.splitlines()
+    assert said.startswith(f"The disk of the cache {tmp_path / 'cache'} is full (")
+    assert "although the 40,000,002 bytes to be fetched would have fitted at first" in said
+    assert left in ("['config.json', 'file']", "['file']")
+
+
+@pytest.mark.slow
+class TestTheCommand:
+    """``python -m serve.weights``."""
+
+    def test_it_says_what_it_did(self, stored: Path, cache: Path) -> None:
+        """On standard output as JSON alone."""
+        child = fetcher(stored.as_uri(), cache)
+        out, err = child.communicate(timeout=60)
+
+        assert 0 == child.returncode
+        result = json.loads(out)
+        assert 0 <= result.pop("seconds") < 60
+        assert result == {
+            "folder": str(cache / COMMIT),
+            "bytes": 200_005,
+            "fetched": 200_005,
+            "hashed": 0,
+            "verified": True,
+        }
+        assert f"{COMMIT}: 4 of 4 files to fetch\n" == err
+
+    def test_an_error_is_one_sentence(self, stored: Path, cache: Path) -> None:
+        """For a person on standard error, and for a program on standard output."""
+        shutil.rmtree(stored)
+        child = fetcher(stored.as_uri(), cache)
+        out, err = child.communicate(timeout=60)
+
+        assert 1 == child.returncode
+        assert f"The store has no manifest at {stored.as_uri()}: the commit was never mirrored whole.\n" == err
+        assert {"error": err.strip()} == json.loads(out)
+
+    def test_wrong_arguments_are_told_apart(self, cache: Path) -> None:
+        """By the exit status that all commands have for it."""
+        child = fetcher("", cache, "--no-such-flag")
+        out, err = child.communicate(timeout=60)
+
+        assert (2, "") == (child.returncode, out)
+        assert err.startswith("usage: python -m serve.weights")
+
+    def test_progress_is_told(self, stored: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While it waits for another, too."""
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+        lease = foreign_lease(cache)
+        program = f"from serve import weights as w; w.TELL_S = 0.05; w.main([{stored.as_uri()!r}, {str(cache)!r}])"
+        child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+        assert child.stderr
+        told = [child.stderr.readline() for _ in range(2)]
+        os.utime(lease, (0, 0))
+        child.communicate(timeout=60)
+
+        assert f"Another process fetches {COMMIT}: waiting for it.\n" in told
+        assert any(line.startswith("0.0 GB fetched and 0.0 GB hashed of 0.0 GB") for line in told)
+        assert 0 == child.returncode
+
+
+def test_its_numbers_make_sense() -> None:
+    """A waiter looks more often than anybody wants to wait, and a lease outlives several renewals."""
+    from serve import lease  # noqa: PLC0415
+
+    assert weights.POLL_S <= 1
+    assert lease.RENEW_S * 3 < lease.LIFETIME_S
