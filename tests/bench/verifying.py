@@ -3,16 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tasks.settings import StoreSettings
 from tests.bench.data import Content, Published
+from tests.fakes.s3 import s3_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,7 +34,7 @@ def verify(settings: StoreSettings, stored: Mapping[str, Published]) -> Findings
     """Compare the sha256 of every file of the commits with what lies under their prefixes, then list the bucket."""
     bucket = settings.url.removeprefix("s3://")
     files = [(keys + file.path, file) for keys, published in stored.items() for file in published.files]
-    with _client(settings) as client, ThreadPoolExecutor(READERS) as pool:
+    with s3_client(settings) as client, ThreadPoolExecutor(READERS) as pool:
         right = list(pool.map(lambda pair: _is_right(client, bucket, *pair), files))
         wrong = tuple(key for (key, _), good in zip(files, right, strict=True) if not good)
         return Findings(wrong, tuple(_left(client, bucket, stored)))
@@ -64,21 +62,3 @@ def _is_right(client: "S3Client", bucket: str, key: str, file: Content) -> bool:
     for piece in body.iter_chunks(PIECE_BYTES):
         digest.update(piece)
     return digest.hexdigest() == file.sha256
-
-
-@contextmanager
-def _client(settings: StoreSettings) -> "Iterator[S3Client]":
-    assert settings.access_key
-    assert settings.secret_key
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=settings.endpoint,
-        region_name=settings.region,
-        aws_access_key_id=settings.access_key.get_secret_value(),
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
-        config=Config(response_checksum_validation="when_required"),
-    )
-    try:
-        yield client
-    finally:
-        client.close()

@@ -7,16 +7,21 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
+from botocore.config import Config
 from pydantic import SecretStr
 
 from tasks._stores.store import open_store
 from tasks.errors import NotFound, Unreachable
 from tasks.local import ports
 from tasks.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 BUCKET = "weights"
 START_DEADLINE_S = 60
@@ -63,8 +68,9 @@ def seaweed(folder: Path) -> Iterator[StoreSettings]:
                 socket.unlink(missing_ok=True)
 
 
-def open_uploads(settings: StoreSettings) -> list[str]:
-    """Return the keys of the store's uploads that are neither completed nor aborted, past our own code."""
+@contextmanager
+def s3_client(settings: StoreSettings) -> "Iterator[S3Client]":
+    """Give a client of the store that is none of ours, and compares no checksum that our own code should."""
     assert settings.access_key
     assert settings.secret_key
     client = boto3.session.Session().client(
@@ -73,9 +79,17 @@ def open_uploads(settings: StoreSettings) -> list[str]:
         region_name=settings.region,
         aws_access_key_id=settings.access_key.get_secret_value(),
         aws_secret_access_key=settings.secret_key.get_secret_value(),
+        config=Config(response_checksum_validation="when_required"),
     )
+    with closing(client):
+        yield client
+
+
+def open_uploads(settings: StoreSettings) -> list[str]:
+    """Return the keys of the store's uploads that are neither completed nor aborted, past our own code."""
     bucket, _, prefix = settings.url.removeprefix("s3://").partition("/")
-    uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix + "/").get("Uploads", [])
+    with s3_client(settings) as client:
+        uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix + "/").get("Uploads", [])
     return [upload["Key"] for upload in uploads]
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import boto3
 from pydantic import SecretStr
 
 from tasks._stores.store import open_store
@@ -25,10 +24,8 @@ from tasks.errors import SlipwayError
 from tasks.settings import StoreSettings
 from tasks.spec import Limits
 from tests.fakes.hubs import MODEL, TOKEN, RunningHub
+from tests.fakes.s3 import s3_client
 from tests.fakes.s3_faults import S3Faults
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 SHARD, SMALLER = "model-1-of-2.safetensors", "model-2-of-2.safetensors"
 SIZES = (5_900_000, 300_000)
@@ -206,19 +203,3 @@ def is_header(span: str) -> bool:
 def sha256(data: bytes) -> str:
     """Return the hash as the Hub writes it."""
     return hashlib.sha256(data).hexdigest()
-
-
-@contextmanager
-def s3_client(settings: StoreSettings) -> "Iterator[S3Client]":
-    """Give a client of the store that is none of ours."""
-    assert settings.access_key
-    assert settings.secret_key
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=settings.endpoint,
-        region_name=settings.region,
-        aws_access_key_id=settings.access_key.get_secret_value(),
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
-    )
-    with closing(client):
-        yield client

@@ -15,8 +15,9 @@ from tasks._weights.layout import weights_key
 from tasks._weights.verify import Verification, verify
 from tasks.errors import AccessDenied, SlipwayError, Unreachable
 from tests.fakes.hubs import MODEL
+from tests.fakes.s3 import s3_client
 from tests.fakes.s3_faults import Answer, Damage, LoseReply, Reset, Shorten, Stall
-from tests.faults.road import FILES, PART, SHARD, SIZES, SMALLER, Road, assert_sound, s3_client, sweep
+from tests.faults.road import FILES, PART, SHARD, SIZES, SMALLER, Road, assert_sound, sweep
 
 pytestmark = pytest.mark.slow
 
