@@ -9,7 +9,7 @@ else.  Beside it lie the lease of whoever is at work on it and the proofs of wha
 does the same as a process of its own, for an init container.  Progress goes to stderr; the result to stdout, as one
 JSON object with ``folder``, ``bytes``, ``fetched``, ``hashed`` (of what was there before), ``verified`` and
 ``seconds``, or with ``error``.  The exit status is 0, 1 for what a sentence on stderr says, 2 for arguments that make
-no sense, and 143 after SIGTERM, which leaves no file half done under its name.
+no sense, and 128 and its number after a signal, which leaves no file half done under its name.
 """
 
 import argparse
@@ -139,8 +139,8 @@ def _keeps_proofs() -> bool:
     return HASHINGS[chosen]
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
+class _Ended(BaseException):
+    """A signal came; its number is the argument."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -152,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("serve").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     if given.with_parent:
         Thread(target=_follow_parent, name="parent", daemon=True).start()
     status = _run(given.url, given.cache)
@@ -168,13 +169,12 @@ def _run(url: str, cache: Path) -> int:
     try:
         folder = fetch(url, cache, progress)
     except WeightsError as error:
-        logger.error("%s", error)  # noqa: TRY400 - one sentence, without a traceback
-        _print({"error": str(error)})
+        _fail(str(error))
         return 1
-    except _Terminated:
-        logger.error("Ended by SIGTERM; what is whole stays.")  # noqa: TRY400 - as above
-        _print({"error": "The fetch of the weights was ended."})
-        return 128 + signal.SIGTERM
+    except _Ended as ended_by:
+        number = signal.Signals(ended_by.args[0])
+        _fail(f"The fetch of the weights was ended by {number.name}; what is whole stays.")
+        return 128 + number
     finally:
         ended.set()
     _print(
@@ -188,6 +188,11 @@ def _run(url: str, cache: Path) -> int:
         }
     )
     return 0
+
+
+def _fail(sentence: str) -> None:
+    logger.error(sentence)
+    _print({"error": sentence})
 
 
 def _print(result: dict[str, object]) -> None:
@@ -213,9 +218,9 @@ def _follow_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _terminate(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Terminated
+def _end(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)
+    raise _Ended(number)
 
 
 if __name__ == "__main__":
