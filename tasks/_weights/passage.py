@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 
 from tasks._stores.store import OpenUpload, Store, Upload
 from tasks._weights.buffers import Buffers
@@ -48,7 +48,7 @@ class Road:
 
 
 class Passage:
-    """One file on ``road``; ``run`` by one thread, while another may ask for its ``state``."""
+    """One file on ``road``; ``run`` by one thread, while others may ask for its ``state``."""
 
     def __init__(self, road: Road, file: HubFile, begun: UploadState | None = None) -> None:
         self._road, self._file, self._begun = road, file, begun
@@ -56,6 +56,7 @@ class Passage:
         self._marks: deque[DigestState] = deque()
         self._reached: DigestState | None = None
         self._entry: FileEntry | None = None
+        self._asking = Lock()
 
     def run(self) -> FileEntry:
         """Bring the file over and return the manifest's line for it.
@@ -77,9 +78,10 @@ class Passage:
         if upload is None or not upload.id or not self._file.sha256:
             return FileState(path=path)
         stored = upload.stored
-        while self._marks and self._marks[0].size <= stored:
-            self._reached = self._marks.popleft()
-        reached = self._reached
+        with self._asking:
+            while self._marks and self._marks[0].size <= stored:
+                self._reached = self._marks.popleft()
+            reached = self._reached
         if reached is None or not reached.sha256:
             return FileState(path=path)
         begun = UploadState(
