@@ -110,7 +110,7 @@ def _claims(store: Store, model: str, commit: str, clock: Clock) -> Iterator[Hel
     for _ in clock.ticks(PATIENCE_S, LOOK_S):
         claim = take_claim(store, model, commit)
         if isinstance(claim, Claim) and claim.process != waiting_for:
-            log.info("waits for another mirror of %s@%s (process %s)", model, commit, claim.process)
+            log.warning("Waiting for another mirror of %s@%s (process %s).", model, commit, claim.process)
             waiting_for = claim.process
         yield claim
         if isinstance(claim, HeldClaim):
