@@ -1,7 +1,10 @@
-"""Stores that the tests of the payload's weights read from."""
+"""Stores that the tests of the payload's weights read from, and processes that do."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from tasks._stores.store import Store, open_store
 from tasks.settings import StoreSettings
 from tests.fakes.s3 import seaweed
 from tests.fakes.s3_faults import S3Faults, s3_faults
-from tests.serve.nodes import COMMIT, publish, variables
+from tests.serve.nodes import COMMIT, ROOT, publish, variables
 
 
 @pytest.fixture
@@ -52,3 +55,20 @@ def store(faulty_s3: tuple[StoreSettings, StoreSettings, S3Faults], tmp_path: Pa
         yield opened
     finally:
         opened.close()
+
+
+@pytest.fixture
+def python() -> "Iterator[Callable[..., subprocess.Popen[str]]]":
+    """Return what starts an interpreter with arguments; those that run at the end of the test are killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, **more: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, *map(str, arguments)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running.append(subprocess.Popen(command, cwd=ROOT, **pipes, **more))
+        return running[-1]
+
+    yield start
+    for child in running:
+        child.kill()
+        child.communicate()

@@ -1,9 +1,6 @@
 """A commit in a store, and a node that fetches it: what the tests of the payload's weights share."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +67,3 @@ def variables(settings: StoreSettings) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": settings.secret_key.get_secret_value(),
         "AWS_DEFAULT_REGION": settings.region,
     }
-
-
-def fetcher(url: str, cache: Path, *flags: str, **more: Any) -> "subprocess.Popen[str]":
-    """Start ``python -m serve.weights``; its variables are ours unless ``env`` adds to them."""
-    command = [sys.executable, "-m", "serve.weights", *flags, url, str(cache)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, **more.pop("env", {})}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **more})  # type: ignore[call-overload, no-any-return]

@@ -12,20 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from serve import download, weights
+from serve import download, lease, sources, weights
 from serve.manifest import WeightsError
 from serve.weights import Progress, fetch
 from tasks._stores.store import Store
 from tasks._weights.layout import weights_key
 from tests.fakes.commits import MODEL, put_commit, put_object
 from tests.fakes.s3_faults import Answer, Damage, Reset, S3Faults, Shorten, Stall
-from tests.serve.nodes import COMMIT, FILES, ROOT, fetcher, left_over, local, manifest, publish
+from tests.serve.nodes import COMMIT, FILES, ROOT, left_over, local, manifest, publish
 
 LARGE = {"config.json": b"{}", "a.safetensors": bytes(range(250)) * 12_000, "b.safetensors": b"b" * 1_000_000}
+FETCH = ("-m", "serve.weights")
+Start = Callable[..., "subprocess.Popen[str]"]
 TERMINATED = 128 + signal.SIGTERM
 
 
-def until(true: Callable[[], object], deadline_s: float = 20.0) -> None:
+def until(true: Callable[[], object], deadline_s: float = 60.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + deadline_s
     while not true():
@@ -33,12 +35,18 @@ def until(true: Callable[[], object], deadline_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def await_waiting(child: "subprocess.Popen[str]") -> None:
+    """Read what a fetcher says until it waits for another."""
+    assert child.stderr
+    assert f"Another process fetches {COMMIT}: waiting for it.\n" in iter(child.stderr.readline, "")
+
+
 def foreign_lease(cache: Path) -> Path:
     """Return the lease of a fetcher on another machine that shares the cache."""
     cache.mkdir(parents=True)
-    lease = cache / f"{COMMIT}.lease"
-    lease.write_text('{"owner": "other", "boot": "another"}')
-    return lease
+    path = cache / f"{COMMIT}.lease"
+    path.write_text('{"owner": "other", "boot": "another"}')
+    return path
 
 
 def test_a_commit_is_fetched_whole_and_then_found(stored: Path, cache: Path) -> None:
@@ -255,17 +263,18 @@ class TestAStoreInS3:
             fetch(url, cache)
         assert 1 == len(faults.requests)
 
-    def test_fetchers_that_start_together_cost_one(self, url: str, cache: Path, faults: S3Faults) -> None:
+    def test_fetchers_that_start_together_cost_one(
+        self, url: str, cache: Path, faults: S3Faults, python: Start
+    ) -> None:
         """Each object once; those that waited hash nothing, because the one they waited for did.
 
         All have begun before any may begin: another machine's lease grows old while they wait.
         """
-        lease = foreign_lease(cache)
-        running = [fetcher(url, cache) for _ in range(4)]
+        old = foreign_lease(cache)
+        running = [python(*FETCH, url, cache) for _ in range(4)]
         for child in running:
-            assert child.stderr
-            assert f"Another process fetches {COMMIT}: waiting for it.\n" == child.stderr.readline()
-        os.utime(lease, (0, 0))
+            await_waiting(child)
+        os.utime(old, (0, 0))
         told = [(child.communicate(timeout=60), child.returncode) for child in running]
 
         assert [0] * 4 == [status for _, status in told], told
@@ -277,43 +286,42 @@ class TestAStoreInS3:
         assert LARGE == local(cache / COMMIT)
         assert not left_over(cache)
 
-    def test_a_killed_fetcher_is_replaced_at_once(self, url: str, cache: Path, faults: S3Faults) -> None:
+    def test_a_killed_fetcher_is_replaced_at_once(
+        self, url: str, cache: Path, faults: S3Faults, python: Start
+    ) -> None:
         """What was whole is kept, its parts and its lease go, and a waiter needs no start of its own."""
         faults.add(Stall(reply=300_000), "GET", "a.safetensors")
-        victim = fetcher(url, cache)
+        victim = python(*FETCH, url, cache)
         until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
-        waiter = fetcher(url, cache)
-        assert waiter.stderr
-        assert "waiting" in waiter.stderr.readline()
+        waiter = python(*FETCH, url, cache)
+        await_waiting(waiter)
         begun = time.monotonic()
         victim.kill()
         victim.communicate()
 
-        out, err = waiter.communicate(timeout=20)
+        out, err = waiter.communicate(timeout=60)
 
         assert 0 == waiter.returncode, err
-        assert 10 > time.monotonic() - begun
+        assert lease.LIFETIME_S > time.monotonic() - begun
         assert 3_000_000 == json.loads(out)["fetched"]
         assert LARGE == local(cache / COMMIT)
         assert not left_over(cache)
 
     def test_a_stopped_fetcher_that_wakes_leaves_the_work_to_its_successor(
-        self, url: str, cache: Path, faults: S3Faults
+        self, url: str, cache: Path, faults: S3Faults, python: Start
     ) -> None:
         """Its lease had grown old; it finds what the other proved, and both end well."""
         faults.add(Stall(reply=300_000), "GET", "a.safetensors")
         program = f"from serve import lease, weights as w; lease.RENEW_S = 0.1; w.main([{url!r}, {str(cache)!r}])"
-        stopped = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=-1, stderr=-1, text=True)
-        try:
-            until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
-            stopped.send_signal(signal.SIGSTOP)
-            os.utime(cache / f"{COMMIT}.lease", (0, 0))
-            successor = fetcher(url, cache)
-            out, err = successor.communicate(timeout=20)
-            assert (0, 3_000_000) == (successor.returncode, json.loads(out)["fetched"]), err
-        finally:
-            stopped.send_signal(signal.SIGCONT)
-            _, err = stopped.communicate(timeout=20)
+        stopped = python("-c", program)
+        until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
+        stopped.send_signal(signal.SIGSTOP)
+        os.utime(cache / f"{COMMIT}.lease", (0, 0))
+        successor = python(*FETCH, url, cache)
+        out, err = successor.communicate(timeout=60)
+        assert (0, 3_000_000) == (successor.returncode, json.loads(out)["fetched"]), err
+        stopped.send_signal(signal.SIGCONT)
+        _, err = stopped.communicate(timeout=60)
 
         assert 0 == stopped.returncode, err
         assert LARGE == local(cache / COMMIT)
@@ -321,19 +329,19 @@ class TestAStoreInS3:
 
     @pytest.mark.parametrize("how", ["signal", "parent"])
     def test_a_fetcher_that_is_ended_leaves_nothing_half_done(
-        self, url: str, cache: Path, faults: S3Faults, how: str
+        self, url: str, cache: Path, faults: S3Faults, python: Start, how: str
     ) -> None:
         """By SIGTERM, or because its replica is gone; without waiting for a store that fell silent."""
         faults.add(Stall(reply=300_000), "GET", "a.safetensors", times=None)
-        child = fetcher(url, cache, "--with-parent", stdin=subprocess.PIPE)
+        child = python(*FETCH, "--with-parent", url, cache, stdin=subprocess.PIPE)
         until(lambda: (cache / COMMIT / "b.safetensors").exists() and list(cache.rglob("*.part")))
         begun = time.monotonic()
         if how == "signal":
             child.terminate()
-        out, err = child.communicate(timeout=20)  # which ends its standard input
+        out, err = child.communicate(timeout=60)  # which ends its standard input
 
         assert TERMINATED == child.returncode, err
-        assert 5 > time.monotonic() - begun
+        assert sources.SILENCE_S > time.monotonic() - begun
         assert "The fetch of the weights was ended by SIGTERM; what is whole stays." == json.loads(out)["error"]
         assert {"config.json", "b.safetensors"} >= set(local(cache / COMMIT))
         assert not left_over(cache)
@@ -391,9 +399,9 @@ def test_a_disk_that_fills_up_on_the_way_is_one_clear_error(tmp_path: Path) -> N
 class TestTheCommand:
     """``python -m serve.weights``."""
 
-    def test_it_says_what_it_did(self, stored: Path, cache: Path) -> None:
+    def test_it_says_what_it_did(self, stored: Path, cache: Path, python: Start) -> None:
         """On standard output as JSON alone."""
-        child = fetcher(stored.as_uri(), cache)
+        child = python(*FETCH, stored.as_uri(), cache)
         out, err = child.communicate(timeout=60)
 
         assert 0 == child.returncode
@@ -408,43 +416,40 @@ class TestTheCommand:
         }
         assert f"{COMMIT}: 4 of 4 files to fetch\n" == err
 
-    def test_an_error_is_one_sentence(self, stored: Path, cache: Path) -> None:
+    def test_an_error_is_one_sentence(self, stored: Path, cache: Path, python: Start) -> None:
         """For a person on standard error, and for a program on standard output."""
         shutil.rmtree(stored)
-        child = fetcher(stored.as_uri(), cache)
+        child = python(*FETCH, stored.as_uri(), cache)
         out, err = child.communicate(timeout=60)
 
         assert 1 == child.returncode
         assert f"The store has no manifest at {stored.as_uri()}: the commit was never mirrored whole.\n" == err
         assert {"error": err.strip()} == json.loads(out)
 
-    def test_wrong_arguments_are_told_apart(self, cache: Path) -> None:
+    def test_wrong_arguments_are_told_apart(self, cache: Path, python: Start) -> None:
         """By the exit status that all commands have for it."""
-        child = fetcher("", cache, "--no-such-flag")
+        child = python(*FETCH, "", cache, "--no-such-flag")
         out, err = child.communicate(timeout=60)
 
         assert (2, "") == (child.returncode, out)
         assert err.startswith("usage: python -m serve.weights")
 
-    def test_progress_is_told(self, stored: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_progress_is_told(self, stored: Path, cache: Path, python: Start) -> None:
         """While it waits for another, too."""
-        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
-        lease = foreign_lease(cache)
+        old = foreign_lease(cache)
         program = f"from serve import weights as w; w.TELL_S = 0.05; w.main([{stored.as_uri()!r}, {str(cache)!r}])"
-        child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+        child = python("-c", program)
         assert child.stderr
-        told = [child.stderr.readline() for _ in range(2)]
-        os.utime(lease, (0, 0))
+        await_waiting(child)
+        told = child.stderr.readline()
+        os.utime(old, (0, 0))
         child.communicate(timeout=60)
 
-        assert f"Another process fetches {COMMIT}: waiting for it.\n" in told
-        assert any(line.startswith("0.0 GB fetched and 0.0 GB hashed of 0.0 GB") for line in told)
+        assert told.startswith("0.0 GB fetched and 0.0 GB hashed of 0.0 GB")
         assert 0 == child.returncode
 
 
 def test_its_numbers_make_sense() -> None:
     """A waiter looks more often than anybody wants to wait, and a lease outlives several renewals."""
-    from serve import lease  # noqa: PLC0415
-
     assert weights.POLL_S <= 1
     assert lease.RENEW_S * 3 < lease.LIFETIME_S
