@@ -111,10 +111,13 @@ class _Part:
         self._hashing, self._begun = False, False
         self._lock = Lock()
 
-    @property
-    def complete(self) -> bool:
-        """Say whether everything has arrived and was hashed."""
-        return self._left == 0
+    def ends(self) -> bool:
+        """Say, once, that everything has arrived and was hashed: whoever hashed before may ask as well."""
+        with self._lock:
+            ended = self._left == 0
+            if ended:
+                self._left = -1
+            return ended
 
     def open(self) -> FileIO:
         """Open the file to be written to anywhere; the first one makes it."""
@@ -262,7 +265,7 @@ class _Download:
                         raise WeightsError(f"{part.path} was cut off by another hand while it was fetched.")
                     part.digest.update(piece)
                     part.hashed += len(piece)
-        if part.complete and not self._ended.is_set():
+        if not self._ended.is_set() and part.ends():
             self._finish(part)
 
     def _finish(self, part: _Part) -> None:

@@ -7,12 +7,13 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from tasks._stores.store import open_store
@@ -101,9 +102,12 @@ def _await_writes(settings: StoreSettings, server: "subprocess.Popen[bytes]") ->
         while True:
             try:
                 store.put_if("ready", b"", expect=None)
-            except (Unreachable, NotFound):
+            except (Unreachable, NotFound) as error:
                 if time.monotonic() > deadline or server.poll() is not None:
                     raise
+                if isinstance(error, NotFound):  # it makes the bucket once, at a moment when that may fail
+                    with suppress(ClientError), s3_client(settings) as client:
+                        client.create_bucket(Bucket=BUCKET)
                 time.sleep(0.1)
             else:
                 return
