@@ -87,6 +87,12 @@ class FolderUpload:
             self._settle()
             self._syncing = self._syncers.submit(self._sync, self._opened(), self._written)
 
+    def flush(self) -> None:
+        """See ``Upload``."""
+        self._settle()
+        if self._file is not None and self.stored < self._written:
+            self._sync(self._file, self._written)
+
     def complete(self, crc64nvme: int) -> StoredObject:
         """See ``Upload``."""
         place = self._files.place
@@ -105,9 +111,7 @@ class FolderUpload:
     def suspend(self) -> None:
         """See ``Upload``."""
         try:
-            self._settle()
-            if self._file is not None:
-                self._sync(self._file, self._written)
+            self.flush()
         except SlipwayError as error:
             log.warning("Not all that was written of %s is on disk: %s", self._key, error)
         self._close()

@@ -106,11 +106,15 @@ class S3Upload:
             self._sending.add(sending)
         sending.add_done_callback(lambda done: self._settled(done, sent))
 
-    def complete(self, crc64nvme: int) -> StoredObject:
-        """See ``Upload``."""
+    def flush(self) -> None:
+        """See ``Upload``; an object that takes one request is sent by ``complete``."""
         self._await_parts()
         if self._failure is not None:
             raise self._failure
+
+    def complete(self, crc64nvme: int) -> StoredObject:
+        """See ``Upload``."""
+        self.flush()
         parts = [self._arrived[number] for number in sorted(self._arrived)]
         try:
             version = self._bucket.asked(lambda: self._finish(parts, crc64nvme) if self.id else self._put(crc64nvme))

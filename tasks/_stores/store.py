@@ -69,6 +69,9 @@ class Upload(Protocol):
         needed any more, whether it arrived or not.
         """
 
+    def flush(self) -> None:
+        """Wait until all that was written is ``stored``; raises what a part on its way met."""
+
     def complete(self, crc64nvme: int) -> StoredObject:
         """Publish the object, whose checksum as a whole is ``crc64nvme``, and return what the store says of it.
 

@@ -1,6 +1,6 @@
 """Several files on their way at once, and the journal that another process goes on from.
 
-Whoever carries holds the commit's claim, and writes into it how far every file is: after each half percent of the
+Whoever carries holds the commit's claim, and writes into it how far every file is: after each quarter percent of the
 bytes, before a file is completed and after it, so that a killed mirror moves little twice and a large one does not
 write for every part.  A claim that was lost ends the work at once, and leaves the uploads to whoever has it now.
 """
@@ -20,11 +20,11 @@ from tasks.records import FileEntry
 FILES_AT_ONCE = 3
 """Files under way together; each holds one part in memory besides those in flight."""
 
-BUFFER_BYTES = 48 * 2**20
-"""All parts in memory together: six of the usual size, three being read and three being sent.  What is in memory
-when the process is killed is fetched again."""
+BUFFER_BYTES = 32 * 2**20
+"""All parts in memory together, being read or sent: four of the usual size.  More are not faster, and what is in
+memory when the process is killed is fetched again."""
 
-JOURNAL_SHARE = 0.005
+JOURNAL_SHARE = 0.0025
 JOURNAL_PAUSE_S = 0.1
 """At most this often; a write is a request to the store."""
 

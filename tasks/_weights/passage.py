@@ -101,6 +101,7 @@ class Passage:
             self._send(upload, digest)
             digest.check()
             if upload.id:
+                upload.flush()
                 self._road.save()  # so that whoever finds the object without a word of it knows whose it is
             stored = upload.complete(digest.crc64nvme)
         except BaseException as error:

@@ -10,7 +10,7 @@ from tasks._stores import s3_upload
 from tasks._weights.layout import claim_key, weights_key
 from tasks.settings import StoreSettings
 from tests.fakes.hubs import MODEL, TOKEN, write_model
-from tests.fakes.s3_faults import Stall
+from tests.fakes.s3_faults import Delay, Stall
 from tests.faults.processes import arguments_of, await_while, kill, mirroring
 from tests.faults.road import SHARD, Road, assert_never_wrong, assert_no_secret, assert_published, assert_sound, sweep
 
@@ -45,11 +45,13 @@ def _real_parts(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(road.folder, sizes=SIZES)
 
 
-def killed_at(road: Road, step: str) -> None:
-    """Run a mirror until it does a step, and kill it there."""
+def killed_at(road: Road, step: str, *, delay_s: float = 0) -> None:
+    """Run a mirror until it does a step, and kill it there; every part takes ``delay_s`` longer."""
     method, part, applied = STEPS[step]
     road.s3.clear()
     road.s3.add(Stall(applied=applied), method, part)
+    if delay_s:
+        road.s3.add(Delay(delay_s), "PUT", "partNumber", times=None)
     with mirroring(road) as process:
         await_while(process, lambda: any(seen.stalls for seen in road.s3.asked()))
         if step == "complete":  # what the store holds is written down in a moment, whatever else it waits for
@@ -85,6 +87,17 @@ def test_a_mirror_killed_at_any_step_is_finished_by_the_next(road: Road, step: s
         assert starts(road) in ([3 * PART], [])
     if step in ("published", "finish"):
         sweep(road)
+    assert_sound(road, published=commit)
+
+
+def test_an_object_whose_parts_came_late_is_known_to_the_next(road: Road) -> None:
+    """The store's last word on the parts is written down before the completion, not what was known while they flew."""
+    commit = road.publish()
+    killed_at(road, "completed", delay_s=1.0)
+
+    road.mirror(commit)
+
+    assert starts(road) == []
     assert_sound(road, published=commit)
 
 
