@@ -17,7 +17,7 @@ from tasks._weights.passage import Passage, Road, Stopped
 from tasks.errors import Conflict, TransientError
 from tasks.records import FileEntry
 
-FILES_AT_ONCE = 3
+FILES_AT_ONCE = 2
 """Files under way together; each holds one part in memory besides those in flight."""
 
 BUFFER_BYTES = 32 * 2**20
