@@ -20,8 +20,8 @@ from tasks.records import FileEntry
 FILES_AT_ONCE = 2
 """Files under way together; each holds one part in memory besides those in flight."""
 
-BUFFER_BYTES = 32 * 2**20
-"""All parts in memory together, being read or sent: four of the usual size.  More are not faster, and what is in
+BUFFER_BYTES = 24 * 2**20
+"""All parts in memory together, being read or sent: three of the usual size.  More are not faster, and what is in
 memory when the process is killed is fetched again."""
 
 JOURNAL_SHARE = 0.0025
