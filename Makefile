@@ -1,7 +1,7 @@
 # What a person types.  GNU make; each step that fails ends with a sentence of its own.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help install controller payload up down demo test check bench-weights lock clean
+.PHONY: help install controller payload up down demo test check bench-weights bench-quality lock clean
 
 # The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
 PYTHON ?=
@@ -50,6 +50,9 @@ check: controller ## lint, format, types, import layers
 bench-weights: install ## measure the weights' road against other tools; SIZE=small takes minutes, JSON=1 prints JSON
 	$(call environment,bench)
 	$(BIN)/python -m tests.bench.weights $(if $(SIZE),--size $(SIZE)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(JSON)),--json)
+
+bench-quality: install ## judge planted defects and the same model by the real checks; SIZE=small takes minutes, JSON=1 prints JSON
+	$(BIN)/python -m tests.bench.quality $(if $(SIZE),--size $(SIZE)) $(if $(RUNS),--runs $(RUNS)) $(if $(filter 1,$(JSON)),--json)
 
 COMPILE := .tools/uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url $(if $(UPGRADE),--upgrade)
 

@@ -10,14 +10,18 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from tasks import releasing, reporting
-from tasks._engine import Engine
 from tasks._world import open_world
 from tasks.settings import read_settings
 
 
 @flow(name="release", flow_run_name="{service}: release")
 def release(
-    service: str, model: str | None = None, ref: str | None = None, hub: str | None = None, reason: str = ""
+    service: str,
+    model: str | None = None,
+    ref: str | None = None,
+    hub: str | None = None,
+    reason: str = "",
+    actor: str = "",
 ) -> State[Any]:
     """Release the commit that the service's ref points to now.
 
@@ -27,9 +31,10 @@ def release(
         ref: Branch, tag or commit to release instead of the spec's ref; None is the spec's.
         hub: Base URL of the Hub to take it from; None is the configured one.
         reason: Why; kept in the record.
+        actor: Who asks; kept in the record.
 
     """
     settings = read_settings()
     with open_world(settings, shown=reporting.shown_progress) as world:
         wanted = releasing.resolve(world, settings, service, model, ref, hub)
-        return releasing.carry(Engine(world, service), wanted, reason)
+        return releasing.release(releasing.engine_for(world, service), world, wanted, actor=actor, reason=reason)

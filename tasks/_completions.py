@@ -8,9 +8,10 @@ Sampling is greedy with a fixed seed, so that the same release gives the same an
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -112,10 +113,12 @@ def ask_each(
     timeout_s: float,
     stream: bool,
     concurrency: int,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Answer, ...]:
     """Ask every prompt, ``concurrency`` of them at a time; the answers are in the order of the prompts.
 
-    Never raises for what the server does.  ``timeout_s`` bounds each request from the moment it is sent.
+    Never raises for what the server does.  ``timeout_s`` bounds each request from the moment it is sent;
+    ``options`` are further fields of each request's body.
     """
 
     async def run() -> tuple[Answer, ...]:
@@ -125,9 +128,46 @@ def ask_each(
 
             async def one(prompt: str) -> Answer:
                 async with limit:
-                    return await _ask(client, endpoint, model, prompt, max_tokens, timeout_s, stream)
+                    return await _ask(client, endpoint, model, prompt, max_tokens, timeout_s, stream, options)
 
             return tuple(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+
+    return asyncio.run(run())
+
+
+def ask_both(
+    endpoints: tuple[str, str],
+    model: str,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    timeout_s: float,
+    concurrency: int,
+    within_s: float,
+) -> tuple[tuple[Answer, Answer], ...]:
+    """Ask two servers every prompt at the same moment, ``concurrency`` prompts at a time; answers are in pairs.
+
+    So both meet the same load, and whatever disturbs one of them in time disturbs the other.  Never raises for what
+    a server does.  ``timeout_s`` bounds each request, ``within_s`` all of them: what is not begun by then never is.
+    """
+
+    async def run() -> tuple[tuple[Answer, Answer], ...]:
+        limit, end = asyncio.Semaphore(concurrency), time.monotonic() + within_s
+        async with httpx.AsyncClient(timeout=None, trust_env=False, verify=tls()) as client:  # noqa: S113 - as above
+
+            async def pair(prompt: str) -> tuple[Answer, Answer]:
+                async with limit:
+                    left = min(timeout_s, end - time.monotonic())
+                    if left <= 0:
+                        late = Answer(prompt=prompt, latency_s=0, error=f"not asked within {within_s:g} s")
+                        return late, late
+                    asked = (
+                        _ask(client, endpoint, model, prompt, max_tokens, left, False, {}) for endpoint in endpoints
+                    )
+                    first, second = await asyncio.gather(*asked)
+                    return first, second
+
+            return tuple(await asyncio.gather(*(pair(prompt) for prompt in prompts)))
 
     return asyncio.run(run())
 
@@ -146,6 +186,7 @@ async def _ask(
     max_tokens: int,
     timeout_s: float,
     stream: bool,
+    options: Mapping[str, Any] | None = None,
 ) -> Answer:
     body = {
         "model": model,
@@ -155,6 +196,7 @@ async def _ask(
         "seed": SEED,
         "stream": stream,
         **({"stream_options": {"include_usage": True}} if stream else {}),
+        **(options or {}),
     }
     reading = _Reading(Kind.STREAM if stream else Kind.PLAIN, time.monotonic())
     await _answers.ask(client, f"{endpoint.rstrip('/')}/v1/chat/completions", body, reading, timeout_s)

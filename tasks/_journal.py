@@ -1,7 +1,8 @@
-"""The durable record of one service, changed only by compare-and-swap.
+"""The durable record of one service, changed only by compare-and-swap, and the evidence beside it.
 
-Every write names the version it read, so of two writers one gets ``Conflict`` and stops; that is what keeps a run
-that was thought dead from touching traffic.  The record is written before each side effect and after it.
+Anybody may ask for something or answer a question; only the run that holds the lease carries a release.  So a
+change is a function of the record: when another writer came first, it is applied anew to what that one wrote, unless
+that one bears a higher number of the lease: then this writer was taken for dead, and stops.
 """
 
 import re
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from tasks._stores.store import Store
-from tasks.errors import IntegrityError
-from tasks.records import ServiceRecord
+from tasks.errors import Conflict, IntegrityError
+from tasks.records import Progress, ServiceRecord
 
 FOLDER = "services"
+ATTEMPTS = 50
+"""Writes that may come first, one after the other, before a change is given up."""
 
 
 class Journal:
@@ -24,6 +27,7 @@ class Journal:
         self._key = f"{FOLDER}/{service}/record.json"
         self._service = service
         self._version: str | None = None
+        self._fence = 0
         self.record = ServiceRecord(service=service)
         self.reload()
 
@@ -46,12 +50,46 @@ class Journal:
             ) from error
         return self.record
 
+    def fence(self, number: int) -> None:
+        """Write from now on under the lease of that ``number``, which shuts every earlier holder out."""
+        self._fence = number
+        self.change(lambda record: record)
+
     def change(self, how: Callable[[ServiceRecord], ServiceRecord]) -> ServiceRecord:
-        """Write ``how(record)`` in place of what was read; raises ``Conflict`` when another writer came first."""
-        wanted = how(self.record)
-        self._version = self._store.put_if(self._key, wanted.to_json(), expect=self._version)
-        self.record = wanted
-        return wanted
+        """Write ``how(record)``, of the newest record; raises ``Conflict`` when the lease was lost."""
+        for _ in range(ATTEMPTS):
+            self._refuse_the_fenced_off()
+            wanted = how(self.record).model_copy(update={"version": 2})
+            if self._fence:
+                wanted = wanted.model_copy(update={"fence": self._fence})
+            if wanted == self.record and self._version is not None:
+                return wanted
+            try:
+                self._version = self._store.put_if(self._key, wanted.to_json(), expect=self._version)
+            except Conflict:
+                if self.reload() == wanted:  # ours, and its answer was lost
+                    return wanted
+                continue
+            self.record = wanted
+            return wanted
+        raise Conflict(f"The record of {self._service} changes faster than it can be written.", remedy="Try again.")
+
+    def _refuse_the_fenced_off(self) -> None:
+        if self._fence and self.record.fence > self._fence:
+            raise Conflict(
+                f"Another run has taken {self._service} over, so this one stops.",
+                remedy="`slipway status` shows what goes on.",
+            )
+
+
+def evidence_key(progress: Progress, name: str) -> str:
+    """Return where a piece of evidence about a release lies in the store, e.g. ``receipt.json``.
+
+    A release that took traffic several times has a folder for each time.
+    """
+    release = progress.release
+    when = progress.opened_at.strftime("%Y%m%dT%H%M%S%fZ")
+    return f"{FOLDER}/{release.service}/evidence/{release.name}-{when}/{name}"
 
 
 def read_records(store: Store) -> tuple[ServiceRecord, ...]:

@@ -4,6 +4,9 @@ Every flow is a loop around ``next_action``, so a run that dies is finished by a
 was begun and what ended, the target says what is there, and together they have exactly one answer.  Repeating an
 action is harmless, because each effect first looks at what exists.  Undoing moves traffic first, then removes the
 candidate, and writes the outcome last.
+
+A newer request takes the place of a release that has not begun to shift traffic; any other waits for its end.  A
+question to a person stops everything but that and the answer.
 """
 
 from collections.abc import Mapping
@@ -12,8 +15,10 @@ from enum import StrEnum
 from tasks.records import (
     CheckResult,
     Failure,
+    Kind,
     Outcome,
     Progress,
+    Request,
     ServiceRecord,
     StepName,
     StepState,
@@ -21,18 +26,42 @@ from tasks.records import (
     Verdict,
 )
 
-FORWARD = (
-    StepName.MIRROR,
-    StepName.START,
-    StepName.READY,
-    StepName.SMOKE,
-    StepName.QUALITY,
-    StepName.SHIFT,
-    StepName.BAKE,
-    StepName.TIDY,
-)
+PLANS = {
+    Kind.RELEASE: (
+        StepName.MIRROR,
+        StepName.START,
+        StepName.READY,
+        StepName.SMOKE,
+        StepName.QUALITY,
+        StepName.PAIRED,
+        StepName.PERFORMANCE,
+        StepName.OWN,
+        StepName.APPROVE,
+        StepName.SHIFT,
+        StepName.BAKE,
+        StepName.TIDY,
+        StepName.RECEIPT,
+    ),
+    Kind.PROMOTE: (
+        StepName.START,
+        StepName.READY,
+        StepName.SMOKE,
+        StepName.SHIFT,
+        StepName.BAKE,
+        StepName.TIDY,
+        StepName.RECEIPT,
+    ),
+    Kind.ROLL_BACK: (StepName.START, StepName.READY, StepName.SHIFT, StepName.RECEIPT),
+    Kind.RESTORE: (StepName.START, StepName.READY, StepName.SMOKE, StepName.SHIFT, StepName.RECEIPT),
+}
+"""The steps of each kind in their order.  A roll back is as short as it can be: what it leads to was live before."""
+
+FORWARD = PLANS[Kind.RELEASE]
 NEEDS_CANDIDATE = FORWARD[FORWARD.index(StepName.READY) :]
-NEEDS_TRAFFIC = (StepName.BAKE, StepName.TIDY)
+NEEDS_TRAFFIC = (StepName.BAKE, StepName.TIDY, StepName.RECEIPT)
+LEADS_BACK = (Kind.ROLL_BACK, Kind.RESTORE)
+CLEANING = (StepName.TIDY,)
+"""Steps after the decision: what fails there is recorded and left at that."""
 
 
 class Health(StrEnum):
@@ -65,9 +94,12 @@ class Observed(Value):
 
 
 class ActionKind(StrEnum):
-    """Do a step, write the end of the release, or nothing."""
+    """Begin what waits, do a step, wait for a person, give way to a newer request, write the end, or nothing."""
 
+    OPEN = "open"
     STEP = "step"
+    ASK = "ask"
+    GIVE_WAY = "give_way"
     CLOSE = "close"
     IDLE = "idle"
 
@@ -81,24 +113,43 @@ class Action(Value):
 
 
 def next_action(record: ServiceRecord, observed: Observed) -> Action:
-    """Return the one thing to do now; total, and idle only when no release is on its way."""
+    """Return the one thing to do now; total, and idle only when nothing is on its way or asked for."""
     progress = record.current
     if progress is None:
-        return Action(kind=ActionKind.IDLE)
+        return Action(kind=ActionKind.OPEN if record.waiting else ActionKind.IDLE)
     if progress.failure is not None:
-        return _undo(progress, progress.failure, observed)
-    undone = next((step for step in FORWARD if not _settled(progress, step)), None)
+        return _undo(record, progress, progress.failure, observed)
+    if record.waiting is not None and gives_way(progress, record.waiting):
+        return Action(kind=ActionKind.GIVE_WAY)
+    if progress.question is not None:
+        return Action(kind=ActionKind.ASK)
+    undone = next((step for step in PLANS[progress.kind] if not _settled(progress, step)), None)
     step = _repair(undone, progress, observed)
     if step is None:
         return Action(kind=ActionKind.CLOSE, outcome=Outcome.PROMOTED)
     return Action(kind=ActionKind.STEP, step=step)
 
 
+def gives_way(progress: Progress, request: Request) -> bool:
+    """Return whether a release ends for a newer request: only before it has begun to shift traffic.
+
+    What leads back to a release that was live before is never given up half-way.
+    """
+    return (
+        progress.kind not in LEADS_BACK and progress.step(StepName.SHIFT) is None and not fulfils(progress, request)
+    )
+
+
+def fulfils(progress: Progress, request: Request) -> bool:
+    """Return whether a release on its way is what ``request`` asks for."""
+    asked = Request(id="", kind=progress.kind, release=progress.release, at=request.at)
+    return progress.failure is None and asked.same(request)
+
+
 def _settled(progress: Progress, step: StepName) -> bool:
-    """Tidying up comes after the release is decided, so a failure there is recorded and left at that."""
     recorded = progress.step(step)
     ended_badly = recorded is not None and recorded.state is StepState.FAILED
-    return progress.done(step) or (step is StepName.TIDY and ended_badly)
+    return progress.done(step) or (step in CLEANING and ended_badly)
 
 
 def _repair(step: StepName | None, progress: Progress, observed: Observed) -> StepName | None:
@@ -115,25 +166,45 @@ def _repair(step: StepName | None, progress: Progress, observed: Observed) -> St
     return step
 
 
-def _undo(progress: Progress, failure: Failure, observed: Observed) -> Action:
+def _undo(record: ServiceRecord, progress: Progress, failure: Failure, observed: Observed) -> Action:
+    """Move traffic back, remove the candidate, say how it ended; what was kept warm before it came stays."""
     name = progress.release.name
     shifted = progress.step(StepName.SHIFT) is not None
-    if observed.live == name or (shifted and not progress.done(StepName.MOVE_BACK)):
+    came = shifted or progress.kind is Kind.RELEASE
+    if (came and observed.live == name) or (shifted and not progress.done(StepName.MOVE_BACK)):
         return Action(kind=ActionKind.STEP, step=StepName.MOVE_BACK)
-    if name in observed.placements:
+    removal = progress.step(StepName.REMOVE)
+    begun = removal is not None and removal.state is StepState.STARTED
+    kept = progress.release in (record.live, record.previous)
+    if (begun or name in observed.placements) and observed.live != name and not kept:
         return Action(kind=ActionKind.STEP, step=StepName.REMOVE)
     outcome = Outcome.ROLLED_BACK if progress.done(StepName.SHIFT) else failure.outcome
     return Action(kind=ActionKind.CLOSE, outcome=outcome)
 
 
-def judge(step: StepName, checks: tuple[CheckResult, ...]) -> Failure | None:
-    """Return why these checks stop the release, or ``None`` when every one of them passed.
+def judge(kind: Kind, step: StepName, checks: tuple[CheckResult, ...]) -> Failure | None:
+    """Return why these checks stop the release, or ``None`` when none of them failed.
 
-    A check that could not measure stops it like one that failed: inconclusive never promotes.
+    A receipt with a loss does not undo what leads back: there is nothing better to lead to.
     """
-    worst = (Verdict.FAIL, Verdict.INCONCLUSIVE)
-    stopping = sorted((c for c in checks if c.verdict in worst), key=lambda check: worst.index(check.verdict))
-    if not stopping:
+    if step is StepName.RECEIPT and kind in LEADS_BACK:
         return None
-    reason = "; ".join(f"{check.name}: {check.summary}" for check in stopping)
-    return Failure(step=step, outcome=Outcome.REFUSED, reason=reason)
+    failed = [check for check in checks if check.verdict is Verdict.FAIL]
+    if not failed:
+        return None
+    return Failure(step=step, outcome=Outcome.REFUSED, reason=said(failed))
+
+
+def doubt(kind: Kind, step: StepName, checks: tuple[CheckResult, ...]) -> str:
+    """Return what could not be measured: a person decides about that, because inconclusive never promotes.
+
+    After the shift there is nothing to hold; what was doubtful then is in the record and in the report.
+    """
+    if step in NEEDS_TRAFFIC or kind in LEADS_BACK:
+        return ""
+    return said([check for check in checks if check.verdict is Verdict.INCONCLUSIVE])
+
+
+def said(checks: list[CheckResult]) -> str:
+    """Return what checks say, in one line."""
+    return "; ".join(f"{check.name}: {check.summary}" for check in checks)

@@ -47,6 +47,11 @@ class RayTarget:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=settings.dashboard, headers=headers, timeout=TIMEOUT, trust_env=False)
 
+    @property
+    def shares(self) -> bool:
+        """Say that Serve's routes know no shares: a prefix leads to one application."""
+        return False
+
     def observe(self, service: str) -> Observed:
         """Return every release of the service that Serve shows; raises ``Unreachable``."""
         shown = self._applications()
@@ -78,8 +83,10 @@ class RayTarget:
 
         self._change(add)
 
-    def shift(self, service: str, release: str | None) -> None:
-        """Swap route prefixes in one PUT so that the live one leads to ``release``, or to nothing."""
+    def shift(self, service: str, release: str | None, *, percent: int = 100) -> None:
+        """Swap route prefixes in one PUT so that the live one leads to ``release``, or to nothing; all or none."""
+        if percent != 100:  # noqa: PLR2004
+            raise Refused("The target ray moves all traffic at once.", remedy="Set `shift.steps` to [100].")
 
         def swap(apps: list[App]) -> list[App]:
             if release is not None and release not in {app["name"] for app in apps}:

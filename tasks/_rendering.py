@@ -1,4 +1,4 @@
-"""How verdicts are shown to a person: evidence in one line, results as Markdown.
+"""How steps and verdicts are shown to a person: titles, evidence in one line, results as Markdown.
 
 What a model said is foreign text: controls, line breaks and invisible characters are escaped, so that it can
 neither break a table nor hide, and it is shown as code, so that it is not read as markup.
@@ -7,7 +7,26 @@ neither break a table nor hide, and it is shown as code, so that it is not read 
 from collections.abc import Sequence
 
 from tasks._completions import Answer
-from tasks.records import CheckResult, Verdict
+from tasks.records import CheckResult, StepName, Verdict
+
+TITLES = {
+    StepName.MIRROR: "mirror the weights",
+    StepName.START: "start the candidate",
+    StepName.READY: "wait for its first answer",
+    StepName.SMOKE: "smoke checks",
+    StepName.QUALITY: "quality checks",
+    StepName.PAIRED: "paired checks against the live release",
+    StepName.PERFORMANCE: "speed against the live release",
+    StepName.OWN: "your own checks",
+    StepName.APPROVE: "approval",
+    StepName.SHIFT: "shift live traffic",
+    StepName.BAKE: "bake: watch it live",
+    StepName.TIDY: "remove older releases",
+    StepName.RECEIPT: "receipt of what clients saw",
+    StepName.MOVE_BACK: "move live traffic back",
+    StepName.REMOVE: "remove the candidate",
+}
+"""What a person reads for a step, in the timeline and in the report."""
 
 PROMPT_LENGTH = 60
 ANSWER_LENGTH = 160
@@ -24,7 +43,7 @@ def evidence(answer: Answer) -> str:
 
 def results_markdown(results: Sequence[CheckResult]) -> str:
     """Return a table of verdicts, worst first, and below it the evidence of those that are not a pass."""
-    results = sorted(results, key=lambda result: WORST_FIRST.index(result.verdict))
+    results = worst_first(results)
     lines = [
         "| check | verdict | what was found |",
         "|---|---|---|",
@@ -36,6 +55,24 @@ def results_markdown(results: Sequence[CheckResult]) -> str:
             shown = (f"    {one_line(line, len(line))}" for line in result.evidence)
             lines += ["", f"Evidence of **{_cell(result.name)}**:", "", *shown]
     return "\n".join(lines) + "\n"
+
+
+def worst_first(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Return the verdicts with what failed first, then what could not be measured; otherwise in their order."""
+    return sorted(results, key=lambda result: WORST_FIRST.index(result.verdict))
+
+
+def cut(text: str, length: int) -> str:
+    """Return the first ``length`` characters of ``text``, and how many more there were."""
+    more = len(text) - length
+    return text if more <= 0 else f"{text[:length]}… ({more:,} more characters)"
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with its line breaks and tabs, and everything else escaped that does not print."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else _escaped(character) for character in text
+    )
 
 
 def one_line(text: str, length: int) -> str:

@@ -1,148 +1,117 @@
 """Smoke checks: the candidate speaks the protocol, and it is the candidate that speaks.
 
-They say nothing about how good the answers are: a model that talks nonsense passes.  The prompt that is too long
-comes first, because an engine that it kills then fails the checks after it.
+They say nothing about how good the answers are: a model that talks nonsense passes.  What may kill an engine comes
+first, a prompt too long, a long one and many at once, so that an engine that dies of it fails the checks after it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import httpx
 
-from tasks._completions import Answer, ask, tls
+from tasks import _protocol
+from tasks._completions import Answer, ask, ask_each, tls
+from tasks._protocol import COMMIT, MAX_TOKENS, PROMPT, RELEASE, Client, Names, Reply, result
 from tasks._rendering import evidence
 from tasks._scoring import is_empty
-from tasks.records import CheckResult, Release, Verdict
+from tasks.records import CheckResult, Release
 from tasks.spec import ServiceSpec
-
-PROMPT = "Hello"
-MAX_TOKENS = 16
-RELEASE, COMMIT = "x-slipway-release", "x-slipway-commit"
 
 
 def smoke(endpoint: str, release: Release, spec: ServiceSpec) -> tuple[CheckResult, ...]:
-    """Return the smoke checks of ``release`` at its own base URL ``endpoint``.
+    """Return the smoke checks of ``release`` at its own base URL ``endpoint``, those that ``checks.smoke`` asks for.
 
     Never raises for what the candidate does; each request may take ``spec.deadlines.request`` seconds.
     """
-    seconds = spec.deadlines.request
+    wanted, seconds = spec.checks.smoke, spec.deadlines.request
     base = endpoint.rstrip("/") + "/"
-    with httpx.Client(base_url=base, timeout=seconds, trust_env=False, verify=tls()) as client:
-        card = _request(client, "GET", "v1/models")
-        length = _context_length(card, release.service) or spec.engine.get("max_model_len")
-        overflow = _request(client, "POST", "v1/chat/completions", _too_long(release, length)) if length else None
-    plain, streamed = (
-        ask(endpoint, release.service, PROMPT, max_tokens=MAX_TOKENS, timeout_s=seconds, stream=stream)
-        for stream in (False, True)
+    with httpx.Client(base_url=base, timeout=seconds, trust_env=False, verify=tls()) as http:
+        client = Client(http, release.service)
+        card = client.models()
+        length = _context_length(card, release.service) or _length(spec.engine.get("max_model_len"))
+        checks = [_models(card, release.service)]
+        if wanted.overflow:
+            checks.append(_protocol.overflow(client, length))
+        if wanted.long_prompt:
+            checks.append(_protocol.long_prompt(client, length, wanted.long_prompt))
+        together = _at_once(endpoint, release, wanted.concurrent, seconds)
+        if together:
+            checks.append(_concurrent(together))
+        plain, streamed = (
+            ask(endpoint, release.service, PROMPT, max_tokens=MAX_TOKENS, timeout_s=seconds, stream=stream)
+            for stream in (False, True)
+        )
+        checks += [_answers("plain", plain), _answers("stream", streamed)]
+        checks.append(_protocol.stop_reasons(client, plain.text))
+        if wanted.tools:
+            checks.append(_protocol.tool_call(client))
+        if wanted.json_output:
+            checks.append(_protocol.json_output(client))
+    named = {"plain answer": _names(plain), "streamed answer": _names(streamed)}
+    named |= {f"concurrent answer {number}": _names(answer) for number, answer in enumerate(together, 1)}
+    return (*checks, _identity(client.named | named, release))
+
+
+def _at_once(endpoint: str, release: Release, count: int, seconds: float) -> tuple[Answer, ...]:
+    """Ask ``count`` different prompts at the same time."""
+    return ask_each(
+        endpoint,
+        release.service,
+        [f"{PROMPT} number {number}" for number in range(1, count + 1)],
+        max_tokens=MAX_TOKENS,
+        timeout_s=seconds,
+        stream=True,
+        concurrency=max(count, 1),
     )
-    named = {"models": _headers(card), "plain answer": _names(plain), "streamed answer": _names(streamed)}
-    if overflow is not None:
-        named["answer to a prompt that is too long"] = _headers(overflow)
-    return (
-        _models(card, release.service),
-        _overflow(overflow, length),
-        _answers("plain", plain),
-        _answers("stream", streamed),
-        _identity(named, release),
-    )
 
 
-def _request(client: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response | httpx.HTTPError:
-    try:
-        return client.request(method, path, json=body)
-    except httpx.HTTPError as error:
-        return error
-
-
-def _too_long(release: Release, length: int) -> dict[str, object]:
-    """Return a request of at least one token more than the context holds: every word is at least one."""
-    content = "word " * (length + 1)
-    return {
-        "model": release.service,
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": 1,
-        "temperature": 0,
-    }
-
-
-def _cards(response: httpx.Response | httpx.HTTPError) -> list[dict[str, object]]:
-    data = _object(response).get("data")
+def _cards(reply: Reply) -> list[dict[str, object]]:
+    data = reply.body.get("data")
     return [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
 
 
-def _object(response: httpx.Response | httpx.HTTPError) -> dict[str, object]:
-    if isinstance(response, httpx.HTTPError):
-        return {}
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _context_length(reply: Reply, service: str) -> int | None:
+    lengths = [_length(card.get("max_model_len")) for card in _cards(reply) if card.get("id") == service]
+    return next((length for length in lengths if length), None)
 
 
-def _context_length(response: httpx.Response | httpx.HTTPError, service: str) -> int | None:
-    lengths = [card.get("max_model_len") for card in _cards(response) if card.get("id") == service]
-    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+def _length(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
 
 
-def _models(response: httpx.Response | httpx.HTTPError, service: str) -> CheckResult:
-    names = [str(card.get("id")) for card in _cards(response)]
-    if isinstance(response, httpx.HTTPError) or response.status_code != HTTPStatus.OK:
-        return _result("models", False, f"/v1/models gives {_status(response)}")
+def _models(reply: Reply, service: str) -> CheckResult:
+    names = [str(card.get("id")) for card in _cards(reply)]
+    if reply.status != HTTPStatus.OK:
+        return result("models", False, f"/v1/models gives {reply.said}")
     listed = ", ".join(names) or "no model"
-    return _result("models", service in names, f"/v1/models lists {listed}; the service is {service}")
+    return result("models", service in names, f"/v1/models lists {listed}; the service is {service}")
 
 
-def _overflow(response: httpx.Response | httpx.HTTPError | None, length: int | None) -> CheckResult:
-    if response is None:
-        return CheckResult(
-            name="overflow",
-            verdict=Verdict.INCONCLUSIVE,
-            summary="neither /v1/models nor the spec's engine arguments say how long a prompt may be",
-        )
-    clean = (
-        isinstance(response, httpx.Response)
-        and response.status_code == HTTPStatus.BAD_REQUEST
-        and isinstance(_object(response).get("error"), dict)
-    )
-    summary = f"a prompt longer than {length} tokens gives {_status(response)}; 400 with a reason is right"
-    return _result("overflow", clean, summary)
+def _concurrent(answers: Sequence[Answer]) -> CheckResult:
+    broken = [answer for answer in answers if not _is_good(answer)]
+    summary = f"{len(answers) - len(broken)} of {len(answers)} prompts asked at once have a whole answer"
+    return result("concurrent", not broken, summary, *(evidence(answer) for answer in broken))
 
 
 def _answers(name: str, answer: Answer) -> CheckResult:
-    good = answer.error is None and answer.status == HTTPStatus.OK and not is_empty(answer.text)
-    if good:
-        return _result(name, True, f"whole, ended by {answer.finish_reason}, in {answer.latency_s:.1f} s")
-    summary = answer.error or "the text is empty"
-    return _result(name, False, summary, evidence(answer))
+    if _is_good(answer):
+        return result(name, True, f"whole, ended by {answer.finish_reason}, in {answer.latency_s:.1f} s")
+    return result(name, False, answer.error or "the text is empty", evidence(answer))
 
 
-def _identity(named: Mapping[str, tuple[str | None, str | None]], release: Release) -> CheckResult:
+def _is_good(answer: Answer) -> bool:
+    return answer.error is None and answer.status == HTTPStatus.OK and not is_empty(answer.text)
+
+
+def _identity(named: Mapping[str, Names], release: Release) -> CheckResult:
     right = (release.name, release.commit)
     wrong = {what: names for what, names in named.items() if names != right}
     if not wrong:
-        return _result("identity", True, f"all {len(named)} answers name {release.name} and its commit")
+        return result("identity", True, f"all {len(named)} answers name {release.name} and its commit")
     shown = [f"{what}: {RELEASE} {names[0]}, {COMMIT} {names[1]}" for what, names in wrong.items()]
     summary = f"{len(wrong)} of {len(named)} answers do not name {release.name} at {release.commit}"
-    return _result("identity", False, summary, *shown)
+    return result("identity", False, summary, *shown)
 
 
-def _headers(response: httpx.Response | httpx.HTTPError) -> tuple[str | None, str | None]:
-    if isinstance(response, httpx.HTTPError):
-        return None, None
-    return response.headers.get(RELEASE), response.headers.get(COMMIT)
-
-
-def _names(answer: Answer) -> tuple[str | None, str | None]:
+def _names(answer: Answer) -> Names:
     return answer.release, answer.commit
-
-
-def _status(response: httpx.Response | httpx.HTTPError) -> str:
-    if isinstance(response, httpx.HTTPError):
-        return f"no answer ({type(response).__name__})"
-    return f"status {response.status_code}"
-
-
-def _result(name: str, good: bool, summary: str, *shown: str) -> CheckResult:
-    verdict = Verdict.PASS if good else Verdict.FAIL
-    return CheckResult(name=name, verdict=verdict, summary=summary, evidence=shown)

@@ -14,6 +14,10 @@ from tasks.records import Release
 class Target(Protocol):
     """A place where releases of a service run side by side behind one live address."""
 
+    @property
+    def shares(self) -> bool:
+        """Whether the live address can be shared between two releases; if not, a shift moves all of it at once."""
+
     def observe(self, service: str) -> Observed:
         """Return every release of the service that the target shows."""
 
@@ -26,8 +30,8 @@ class Target(Protocol):
     def start(self, release: Release, weights: str) -> None:
         """Start the release beside the others from the weights at the store URL ``weights``."""
 
-    def shift(self, service: str, release: str | None) -> None:
-        """Lead the live address to the release of that name, or to none."""
+    def shift(self, service: str, release: str | None, *, percent: int = 100) -> None:
+        """Lead ``percent`` of the live address's requests to the release of that name, or all of them to none."""
 
     def drain(self, service: str, release: str) -> None:
         """Tell the release to answer as before but to part with kept-alive connections."""

@@ -1,4 +1,4 @@
-"""The receipt as a picture: requests by release over time, with the switches and the losses marked.
+"""The receipt as a picture: requests by release over time, with switches, losses and unwatched times marked.
 
 A pure function from a receipt to SVG: the same receipt is the same text.  It has a background of its own, so that
 it reads on light and dark pages.  Releases take their colours, in the order they first answered, from the
@@ -10,6 +10,7 @@ from collections import Counter
 from xml.etree import ElementTree as ET
 
 from tasks._receipt import UNANSWERED, Receipt
+from tasks._rendering import one_line
 
 WIDTH, HEIGHT = 900, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 880, 100, 262
@@ -23,6 +24,7 @@ CHARACTER = 6.4
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D1F")
 NO_RELEASE = "#8A8F98"
 BACKGROUND, INK, MUTED, GRID, LOSS = "#FCFCFD", "#1B1F24", "#5B6470", "#E3E6EA", "#D0021B"
+UNWATCHED = "#EEF0F3"
 
 
 def timeline(receipt: Receipt, title: str = "Requests by release") -> str:
@@ -63,13 +65,16 @@ class _Drawing:
         numbers = self.receipt
         subtitle = (
             f"{numbers.requests} requests · {numbers.lost} lost · {numbers.truncated} truncated · "
+            f"{numbers.wrong} by a wrong release · {numbers.slow} slow · "
             f"slowest gap {numbers.slowest_gap_s:.2f} s"
         )
+        self.svg.set("aria-label", f"{title}: {subtitle}")
         ET.SubElement(self.svg, "title").text = f"{title}: {subtitle}"
         self._add("rect", x=0.5, y=0.5, width=WIDTH - 1, height=HEIGHT - 1, rx=8, fill=BACKGROUND, stroke=GRID)
         self._text(20, 28, title, **{"font-size": "15", "font-weight": "600"})
         self._text(20, 48, subtitle, fill=MUTED)
         self._legend()
+        self._gaps()
         self._axes()
         self._stacks()
         self._switches()
@@ -88,17 +93,26 @@ class _Drawing:
         return ET.SubElement(self.svg, tag, texts)
 
     def _text(self, x: float, y: float, words: str, **attributes: float | str) -> None:
-        self._add("text", x=x, y=y, **attributes).text = words
+        self._add("text", x=x, y=y, **attributes).text = one_line(words, len(words))
 
     def _legend(self) -> None:
         items = [("no release" if n == UNANSWERED else n, colour) for n, colour in self.colours.items()]
-        if self.receipt.lost or self.receipt.truncated:
-            items.append(("lost or truncated", LOSS))
+        if self.receipt.failed:
+            items.append(("lost, truncated or wrong", LOSS))
+        if self.receipt.gaps:
+            items.append(("no probe ran", UNWATCHED))
         x = RIGHT - sum(26 + CHARACTER * len(name) for name, _ in items) + 10
         for name, colour in items:
             self._add("rect", x=x, y=18, width=4 if colour == LOSS else 11, height=11, rx=1.5, fill=colour)
             self._text(x + 16, 28, name)
             x += 26 + CHARACTER * len(name)
+
+    def _gaps(self) -> None:
+        for gap in self.receipt.gaps:
+            start, end = (self._x(min(max(moment, 0), self.span_s)) for moment in (gap.from_s, gap.to_s))
+            self._add(
+                "rect", x=start, y=TOP - 8, width=max(end - start, 1.5), height=BOTTOM - TOP + 8, fill=UNWATCHED
+            )
 
     def _axes(self) -> None:
         for count in range(0, self.top + 1, self.tick):
@@ -148,7 +162,8 @@ class _Drawing:
             y = 70 + 15 * row
             self._add("line", x1=x, x2=x, y1=y + 5, y2=BOTTOM, stroke=INK, stroke_width=1.4, stroke_dasharray="4 3")
             anchor = "end" if start < x else "start"
-            self._text(x, y, label, text_anchor=anchor, font_weight="600")
+            halo: dict[str, float | str] = {"stroke": BACKGROUND, "stroke_width": 4, "paint_order": "stroke"}
+            self._text(x, y, label, text_anchor=anchor, font_weight="600", **halo)
 
     def _losses(self) -> None:
         for second in self.receipt.seconds:

@@ -1,4 +1,4 @@
-"""Follows a release from outside its run: by the record, which is the truth, and by the run's state.
+"""Follows a run from outside it: by the record, which is the truth, and by the run's state.
 
 What is shown is what is durable, so a watcher that comes late or twice sees the same.  A watcher does not wait for
 ever: it says when a run does not begin or Prefect does not answer, and gives up; the run itself goes on.
@@ -9,12 +9,16 @@ from uuid import UUID
 
 from tasks._clock import Clock
 from tasks._journal import Journal
+from tasks._news import News, news_of, step_line
 from tasks._stores.store import open_store
-from tasks.errors import CandidateFailed, Refused, SlipwayError, TransientError, Unreachable
-from tasks.records import Outcome, Progress, ServiceRecord, Step, StepState, Value
+from tasks.errors import CandidateFailed, Conflict, Refused, SlipwayError, TransientError, Unreachable
+from tasks.records import Approval, Outcome, Progress, Question, ServiceRecord, Step, Value
 from tasks.runs import RunState, read_run
 from tasks.settings import Settings
 
+__all__ = ["BEGIN_WITHIN", "WAITING", "Follower", "RunEnd", "step_line"]
+
+CLOCK = Clock()
 LOOK_EVERY = 0.5
 """Seconds between two looks at the record."""
 SILENCE = 120.0
@@ -23,34 +27,46 @@ WAITING = "AwaitingConcurrencySlot"
 """Prefect's name for a run that waits until another one of its deployment has ended."""
 BEGIN_WITHIN = 300.0
 """Seconds within which a worker takes up a run that waits for nothing else."""
+CODES = {
+    Outcome.REFUSED: Refused.exit_code,
+    Outcome.FAILED: CandidateFailed.exit_code,
+    Outcome.ROLLED_BACK: CandidateFailed.exit_code,
+    Outcome.SUPERSEDED: Conflict.exit_code,
+}
 
 
 class RunEnd(Value):
-    """How a release run ended; ``release`` is absent when the run ended before it opened one."""
+    """How a run ended; ``release`` is absent when the run ended none.
+
+    ``superseded`` says that a newer request took its place, before its release began or afterwards.
+    """
 
     message: str
     good: bool
     release: Progress | None = None
+    superseded: bool = False
 
     @property
     def exit_code(self) -> int:
         """Return what a command that watched the run exits with."""
         if self.good:
             return 0
+        if self.superseded:
+            return CODES[Outcome.SUPERSEDED]
         outcome = self.release.outcome if self.release else None
-        codes = {Outcome.REFUSED: Refused, Outcome.FAILED: CandidateFailed, Outcome.ROLLED_BACK: CandidateFailed}
-        return codes[outcome].exit_code if outcome in codes else SlipwayError.exit_code
+        return CODES.get(outcome, SlipwayError.exit_code) if outcome else SlipwayError.exit_code
 
 
 class Follower:
-    """Reads the record of ``service`` and yields each step once, when it has ended."""
+    """Reads the record of ``service`` and yields each thing that happens once, when it is written down."""
 
     def __init__(self, settings: Settings, service: str) -> None:
         self._settings = settings
         self._store = open_store(settings.store)
         self._journal = Journal(self._store, service)
-        self._before = {progress.release.name for progress in self.record.past}
-        self._shown: set[tuple[str, str]] = set()
+        self._before = {progress.opened_at for progress in self.record.past}
+        self._shown: set[tuple[object, ...]] = set()
+        self._waited: set[str] = set()
 
     def close(self) -> None:
         """Let go of the store's connections."""
@@ -61,16 +77,19 @@ class Follower:
         """Return the record as it was last read."""
         return self._journal.record
 
-    def news(self) -> Iterator[tuple[Progress, Step]]:
-        """Read the record and yield the steps that have ended since the last time."""
+    def news(self) -> Iterator[tuple[Progress, News]]:
+        """Read the record and yield what is new: steps that have ended, questions to a person, and their answers.
+
+        A release that takes traffic several times is as many stories, told apart by their beginning.
+        """
         self._journal.reload()
-        ended = (progress for progress in self.record.past if progress.release.name not in self._before)
-        for progress in (*ended, *((self.record.current,) if self.record.current else ())):
-            for step in progress.steps:
-                key = (progress.release.name, step.name.value)
-                if step.state is not StepState.STARTED and key not in self._shown:
-                    self._shown.add(key)
-                    yield progress, step
+        if self.record.waiting is not None:
+            self._waited.add(self.record.waiting.id)
+        for progress in (*self._ended_since(), *((self.record.current,) if self.record.current else ())):
+            for one, key in news_of(progress):
+                if (progress.opened_at, *key) not in self._shown:
+                    self._shown.add((progress.opened_at, *key))
+                    yield progress, one
 
     def follow(
         self,
@@ -78,31 +97,33 @@ class Follower:
         on_step: Callable[[Progress, Step], None],
         on_state: Callable[[RunState], None] = lambda _state: None,
         on_look: Callable[[ServiceRecord], None] = lambda _record: None,
-        clock: Clock | None = None,
+        on_person: Callable[[Progress, Question | Approval], None] = lambda _progress, _said: None,
+        pause: Callable[[float], None] = CLOCK.sleep,
     ) -> RunEnd:
-        """Call ``on_step`` for each step as it ends and ``on_state`` as the run's state changes, to its end.
+        """Call back for each step as it ends, each question and answer, and each state of the run, to its end.
 
-        Raises ``Unreachable`` when nothing answers for ``SILENCE`` seconds, or nobody takes the run up.
+        ``pause`` waits so many seconds between two looks; what it raises ends the following.  Raises ``Unreachable``
+        when nothing answers for ``SILENCE`` seconds, or nobody takes the run up.
         """
-        clock, state = clock or Clock(), None
+        clock, state = CLOCK, None
         begun = heard = clock.monotonic()
         while True:
             try:
                 now = read_run(self._settings.prefect_api, run)
-                for progress, step in self.news():
-                    on_step(progress, step)
+                for progress, one in self.news():
+                    on_step(progress, one) if isinstance(one, Step) else on_person(progress, one)
                 heard = clock.monotonic()
             except TransientError:
                 if clock.monotonic() - heard > SILENCE:
                     raise
-                clock.sleep(LOOK_EVERY)
+                pause(LOOK_EVERY)
                 continue
             if now != state:
                 on_state(now)
             state = now
             on_look(self.record)
             if state.final:
-                return RunEnd(message=state.message, good=state.good, release=self._ended(run))
+                return self._end(run, state)
             if state.begun or state.name == WAITING:
                 begun = clock.monotonic()
             if clock.monotonic() - begun > BEGIN_WITHIN:
@@ -110,13 +131,30 @@ class Follower:
                     f"No worker has taken up the flow run {run} within {BEGIN_WITHIN:.0f} s.",
                     remedy="`slipway up` repairs the embedded worker, which then runs it.",
                 )
-            clock.sleep(LOOK_EVERY)
+            pause(LOOK_EVERY)
 
-    def _ended(self, run: UUID) -> Progress | None:
-        return next((progress for progress in reversed(self.record.past) if progress.run == str(run)), None)
+    def _end(self, run: UUID, state: RunState) -> RunEnd:
+        release = self._release_of(str(run), state.message)
+        if release is None:
+            superseded = not state.good and str(run) in self._waited and not self._concerns(str(run))
+        else:
+            superseded = release.outcome is Outcome.SUPERSEDED
+        message = state.message or f"The flow run {run} ended as {state.name}."
+        return RunEnd(message=message, good=state.good, release=release, superseded=superseded)
 
+    def _release_of(self, run: str, message: str) -> Progress | None:
+        """Return the release that the run asked for, or carried, or, when another carried the same, that it names."""
+        past = tuple(reversed(self.record.past))
+        mine = (
+            *(one for one in past if one.request == run),
+            *(one for one in past if one.run == run),
+            *(one for one in self._ended_since() if one.release.name in message.split()),
+        )
+        return next(iter(mine), None)
 
-def step_line(progress: Progress, step: Step) -> str:
-    """Return one line about a step that has ended."""
-    mark = "ok" if step.state is StepState.DONE else "FAIL"
-    return f"{progress.release.name:10} {mark:4} {step.name.value:10} {step.seconds:6.1f} s  {step.detail}"
+    def _ended_since(self) -> Iterator[Progress]:
+        return (progress for progress in self.record.past if progress.opened_at not in self._before)
+
+    def _concerns(self, run: str) -> bool:
+        current, waiting = self.record.current, self.record.waiting
+        return run in (current.request if current else "", waiting.id if waiting else "")

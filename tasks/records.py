@@ -38,13 +38,26 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Example(Value):
+    """Two answers to one prompt, to be read side by side; ``live`` is empty where there was none to compare with."""
+
+    prompt: str
+    candidate: str
+    live: str = ""
+    why: str = ""
+
+
 class CheckResult(Value):
-    """One check's verdict with the evidence a person needs to agree or disagree."""
+    """One check's verdict with the evidence a person needs to agree or disagree.
+
+    ``evidence`` are lines to read, ``examples`` answers to compare, ``measured`` numbers by name.
+    """
 
     name: str
     verdict: Verdict
     summary: str
     evidence: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
     measured: dict[str, float] = {}
 
 
@@ -120,11 +133,25 @@ class StepName(StrEnum):
     READY = "ready"
     SMOKE = "smoke"
     QUALITY = "quality"
+    PAIRED = "paired"
+    PERFORMANCE = "performance"
+    OWN = "own"
+    APPROVE = "approve"
     SHIFT = "shift"
     BAKE = "bake"
     TIDY = "tidy"
+    RECEIPT = "receipt"
     MOVE_BACK = "move_back"
     REMOVE = "remove"
+
+
+class Kind(StrEnum):
+    """What somebody asks for: a new release, an earlier one, the one before, or the live one in an empty target."""
+
+    RELEASE = "release"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll_back"
+    RESTORE = "restore"
 
 
 class StepState(StrEnum):
@@ -157,26 +184,69 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
 
 
 class Failure(Value):
-    """Why a release is being undone: ``refused`` by a check or rule, or ``failed`` by a fault."""
+    """Why a release is being undone: ``refused`` by a check, rule or person, ``failed``, or ``superseded``."""
 
     step: StepName | None
     outcome: Outcome
     reason: str
 
 
-class Progress(Value):
-    """One release on its way, or, with an outcome, at its end."""
+class Request(Value):
+    """What somebody asked for; ``release`` has its number once it has begun.  ``id`` is that of the asking run."""
 
+    id: str
+    kind: Kind = Kind.RELEASE
+    release: Release
+    actor: str = ""
+    reason: str = ""
+    at: datetime
+
+    def same(self, other: "Request") -> bool:
+        """Return whether both ask for the same, whoever asks, when and why."""
+        mine = other.release.model_copy(update={"number": self.release.number})
+        named = self.kind is Kind.RELEASE or self.release.number == other.release.number
+        return self.kind is other.kind and named and mine == self.release
+
+
+class Question(Value):
+    """What a person is to decide before the release goes on; without an answer by ``until`` it is refused."""
+
+    step: StepName
+    text: str
+    asked_at: datetime
+    until: datetime
+
+
+class Approval(Value):
+    """A person's answer to the question of ``step``."""
+
+    step: StepName
+    granted: bool
+    who: str
+    why: str = ""
+    at: datetime
+
+
+class Progress(Value):
+    """One release on its way, or, with an outcome, at its end.  ``run`` is what carries it, or did last."""
+
+    kind: Kind = Kind.RELEASE
     release: Release
     run: str
+    request: str = ""
+    """Id of the request that it fulfils."""
+    actor: str = ""
     reason: str = ""
     opened_at: datetime
     closed_at: datetime | None = None
     steps: tuple[Step, ...] = ()
     checks: tuple[CheckResult, ...] = ()
+    question: Question | None = None
+    approvals: tuple[Approval, ...] = ()
     failure: Failure | None = None
     outcome: Outcome | None = None
     kept_warm: Release | None = None
@@ -196,13 +266,26 @@ class Progress(Value):
         return {step.name.value: round(step.seconds, 1) for step in self.steps}
 
 
-class ServiceRecord(Value):
-    """The durable state of one service: what is live, what is kept warm, what is on its way."""
+class LedgerHead(Value):
+    """The newest entry of the ledger: how many there are, and the sha256 of the last one's bytes."""
 
-    version: int = 1
+    sequence: Annotated[int, Field(ge=0)] = 0
+    sha256: Sha256 = "0" * 64
+
+
+class ServiceRecord(Value):
+    """The durable state of one service: what is live, kept warm, on its way, and asked for next.
+
+    Version 2 added ``fence``, the number of the lease under which it was last written, ``waiting`` and ``ledger``.
+    """
+
+    version: Annotated[int, Field(ge=1, le=2)] = 2
     service: str
+    fence: Annotated[int, Field(ge=0)] = 0
     next_number: Annotated[int, Field(ge=1)] = 1
     live: Release | None = None
     previous: Release | None = None
     current: Progress | None = None
+    waiting: Request | None = None
     past: tuple[Progress, ...] = ()
+    ledger: LedgerHead = LedgerHead()

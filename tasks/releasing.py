@@ -1,4 +1,4 @@
-"""The steps of a release as Prefect tasks: what the UI shows, around what the engine does.
+"""Releases as Prefect shows them: each action a task with its own name, around what the engine does.
 
 Prefect gives each step its name, its log and its place in the timeline.  It decides nothing: a run killed at any
 point is finished by the next one, because the record and the target say what is left to do.
@@ -13,13 +13,16 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
+from tasks import _wishes
 from tasks._engine import Engine
-from tasks._machine import FORWARD
-from tasks._steps import World
-from tasks.records import Outcome, Progress, Release, StepName, StepState
-from tasks.reporting import TITLES, name_run, publish_checks, publish_release
+from tasks._machine import PLANS
+from tasks._rendering import TITLES
+from tasks._spec_file import load_spec, with_source
+from tasks._world import World
+from tasks.approving import consult
+from tasks.records import Kind, Outcome, Progress, Release, StepName, StepState
+from tasks.reporting import name_run, publish_checks, publish_release, publish_table
 from tasks.settings import Settings
-from tasks.spec import load_spec, with_source
 
 log = logging.getLogger(__name__)
 logging.getLogger("prefect.flow_runs").addFilter(lambda record: not _is_refusal(record))
@@ -29,6 +32,7 @@ SAID = {
     Outcome.REFUSED: "was refused",
     Outcome.FAILED: "failed",
     Outcome.ROLLED_BACK: "was rolled back",
+    Outcome.SUPERSEDED: "was superseded",
 }
 
 
@@ -45,43 +49,87 @@ def resolve(
     with world.hub(endpoint) as source:
         commit = source.resolve(spec.model, spec.ref).commit
     log.info("%s@%s is commit %s at %s", spec.model, spec.ref, commit, endpoint)
-    return Release(
-        service=service,
-        number=1,
-        model=spec.model,
-        commit=commit,
-        hub=endpoint,
-        spec=spec.model_dump(mode="json", exclude_defaults=True),
-    )
+    return _wishes.wanted(spec, commit, endpoint)
 
 
-def carry(engine: Engine, wanted: Release, reason: str) -> State[Any]:
-    """Bring the wanted release to its end, after whatever an earlier run left on its way; return the run's state."""
-    if engine.stands_in_the_way(wanted):
-        engine.give_way(wanted)
-        log.info("first ends %s, which an earlier run left on its way", engine.progress.release.name)
-        publish_release(engine.drive(lambda step: _perform(engine, step)))
-    if not engine.begin(wanted, run=str(runtime.flow_run.id or ""), reason=reason):
-        return Completed(message=f"{wanted.commit[:12]} is live already")
-    name_run(f"{engine.progress.release.name}: {wanted.commit[:12]}")
-    ended = engine.drive(lambda step: _perform(engine, step))
-    publish_release(ended)
-    return _final_state(ended)
+def engine_for(world: World, service: str) -> Engine:
+    """Return the engine of this flow run."""
+    return Engine(world, service, run=run_id())
 
 
-def _final_state(ended: Progress) -> State[Any]:
+def run_id() -> str:
+    """Return the id of the flow run of this moment."""
+    return str(runtime.flow_run.id or "")
+
+
+def release(engine: Engine, world: World, wanted: Release, *, actor: str, reason: str) -> State[Any]:
+    """Bring the wanted release to its end, after whatever an earlier run left; return the run's state."""
+    wish = _wishes.to_release(wanted, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    return carry(engine, engine.ask(wish), f"{wanted.commit[:12]} is live already")
+
+
+def promote(engine: Engine, world: World, name: str, *, actor: str, reason: str) -> State[Any]:
+    """Bring the earlier release called ``name`` back to live traffic, with its checks."""
+    wish = _wishes.to_promote(engine.record, name, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    return carry(engine, engine.ask(wish), f"{name} is live already")
+
+
+def roll_back(engine: Engine, world: World, to: str | None, *, actor: str, reason: str) -> State[Any]:
+    """Undo the release on its way; without one, or with ``to``, lead traffic back to an earlier release."""
+    who = actor or "somebody"
+    undone = engine.give_up(f"{who} rolled it back: {reason or 'no reason given'}") if to is None else None
+    if undone is not None:
+        ended = engine.carry(undone, lambda step: perform(engine, step))
+        name = ended.release.name if ended else engine.service
+        return Completed(message=f"{name} was given up; {_live(engine)} is live")
+    wish = _wishes.to_roll_back(engine.record, to, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    return carry(engine, engine.ask(wish), f"{wish.release.name} is live already")
+
+
+def restore(engine: Engine, world: World, *, actor: str, reason: str) -> State[Any]:
+    """Bring the last good release up in a target that may be empty, from the store alone."""
+    wish = _wishes.to_restore(engine.record, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    return carry(engine, engine.ask(wish), f"{wish.release.name} is live already")
+
+
+def finish(engine: Engine) -> State[Any]:
+    """End what a dead run left on its way."""
+    left = engine.record.current
+    if left is None:
+        return Completed(message=f"nothing of {engine.service} was left on its way")
+    return carry(engine, left.request, "")
+
+
+def carry(engine: Engine, request: str | None, already: str) -> State[Any]:
+    """See a request to its end as tasks of this flow run; ``already`` is said when nothing had to be done."""
+    if request is None:
+        return Completed(message=already)
+    ended = engine.carry(request, lambda step: perform(engine, step), lambda question: consult(engine, question))
+    if ended is not None:
+        publish_release(ended)
+        publish_table(ended)
+        return final_state(ended)
+    live = engine.record.live
+    if engine.record.current is None and engine.record.waiting is None and live is not None:
+        return Completed(message=f"{live.name} is live already")
+    return Failed(message=f"A newer request for {engine.service} took this one's place.")
+
+
+def final_state(ended: Progress) -> State[Any]:
     """Return Prefect's own states under their own names: its pages find runs by them."""
     name, outcome = ended.release.name, ended.outcome or Outcome.FAILED
     if outcome is Outcome.PROMOTED:
-        return Completed(message=f"{name} {SAID[outcome]}")
+        return Completed(message=f"{name} {SAID[outcome]}{' again' if ended.kind is not Kind.RELEASE else ''}")
     why = ended.failure.reason if ended.failure else "no reason was recorded"
     return Failed(message=f"{name} {SAID[outcome]}: {why}")
 
 
-def _perform(engine: Engine, step: StepName) -> None:
+def perform(engine: Engine, step: StepName) -> None:
     """Do one step as a task; what the record does not hold of its failure is raised here."""
-    title = TITLES[step]
-    named = _step.with_options(name=title, task_run_name=f"{engine.progress.release.name}: {title}")
+    title, release = TITLES[step], engine.progress.release
+    if step is PLANS[engine.progress.kind][0]:
+        name_run(f"{release.name}: {release.commit[:12]}")
+    named = _step.with_options(name=title, task_run_name=f"{release.name}: {title}")
     state: State[Any] = named(engine, step, return_state=True)
     if state.is_crashed() or (state.is_failed() and not _recorded(engine, step)):
         state.result(raise_on_failure=True)
@@ -104,7 +152,12 @@ def _recorded(engine: Engine, step: StepName) -> bool:
     if engine.record.current is None:
         return False
     recorded = engine.record.current.step(step)
-    return step in FORWARD and recorded is not None and recorded.state is StepState.FAILED
+    forward = step in PLANS[engine.record.current.kind]
+    return forward and recorded is not None and recorded.state is StepState.FAILED
+
+
+def _live(engine: Engine) -> str:
+    return engine.record.live.name if engine.record.live else "nothing"
 
 
 def _is_refusal(record: logging.LogRecord) -> bool:

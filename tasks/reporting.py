@@ -14,34 +14,28 @@ from uuid import UUID
 
 import httpx
 from prefect import runtime
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from tasks._receipt import Receipt
 from tasks._receipt_text import markdown as receipt_markdown
-from tasks._rendering import results_markdown
+from tasks._rendering import TITLES, one_line, results_markdown, worst_first
 from tasks._weights.carrying import Progress as Moved
 from tasks.errors import SlipwayError
-from tasks.records import CheckResult, Progress, Step, StepName, StepState
+from tasks.records import Approval, CheckResult, Progress, Step, StepName, StepState
 from tasks.runs import send_artifact
-
-TITLES = {
-    StepName.MIRROR: "mirror the weights",
-    StepName.START: "start the candidate",
-    StepName.READY: "wait for its first answer",
-    StepName.SMOKE: "smoke checks",
-    StepName.QUALITY: "quality checks",
-    StepName.SHIFT: "shift live traffic",
-    StepName.BAKE: "bake: watch it live",
-    StepName.TIDY: "remove older releases",
-    StepName.MOVE_BACK: "move live traffic back",
-    StepName.REMOVE: "remove the candidate",
-}
-"""What a person reads for a step, in the timeline and in the report."""
 
 RENEWED_EVERY_S = 2.0
 """Seconds between two requests to Prefect for a bar that grows."""
+
+SUMMARY_LENGTH = 300
+"""Characters of what a check found that a cell shows."""
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +98,24 @@ def publish_release(ended: Progress) -> None:
     )
 
 
+def publish_table(ended: Progress) -> None:
+    """Show every verdict of a release as a table, worst first, under one key for all releases of its service."""
+    rows = [
+        {
+            "check": check.name,
+            "verdict": check.verdict.value,
+            "what was found": one_line(check.summary, SUMMARY_LENGTH),
+        }
+        for check in worst_first(ended.checks)
+    ]
+    try:
+        create_table_artifact(
+            rows, key=f"verdicts-{ended.release.service}", description=f"{ended.release.name}: verdicts"
+        )
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("The verdicts are not shown in Prefect: %s", type(error).__name__)
+
+
 def publish_receipt(api: str, service: str, receipt: Receipt, drawing: Path) -> None:
     """Show, on the Prefect server at ``api``, what clients of the service saw, with its ``drawing`` (SVG).
 
@@ -132,6 +144,7 @@ def release_markdown(ended: Progress) -> str:
         f"`{release.model}` at commit `{release.commit}`",
         "",
         *(f"- {reason}" for reason in reasons),
+        *(f"- {_cell(_answer(approval))}" for approval in ended.approvals),
         "",
         "## Steps",
         "",
@@ -151,6 +164,11 @@ def release_markdown(ended: Progress) -> str:
 
 def _what(step: Step) -> str:
     return "see above" if step.state is StepState.FAILED else step.detail
+
+
+def _answer(approval: Approval) -> str:
+    said = "granted" if approval.granted else "refused"
+    return f"{TITLES[approval.step]}: {said} by {approval.who}{f', {approval.why}' if approval.why else ''}"
 
 
 def publish(*, key: str, markdown: str, description: str) -> None:

@@ -25,7 +25,14 @@ from tasks.errors import AccessDenied, BadInput, NotFound, Unreachable
 from tasks.records import Value
 
 RELEASE = "release/release"
-"""The flow ``release`` by its deployment of that name, as ``prefect.yaml`` has it."""
+PROMOTE = "promote/promote"
+ROLL_BACK = "roll-back/roll-back"
+CHECK_LIVE = "check-live/check-live"
+REFRESH = "refresh/refresh"
+DRILL = "drill/drill"
+RESTORE = "restore/restore"
+FINISH = "finish/finish"
+"""The flows by their deployments, as ``prefect.yaml`` has them."""
 logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it warns of its own stop mark at every exit
 NOT_BEGUN = (StateType.SCHEDULED, StateType.PENDING)
 
@@ -75,6 +82,19 @@ def read_run(api: str, run: UUID) -> RunState:
         final=state.is_final(),
         good=state.type is StateType.COMPLETED,
     )
+
+
+def wake(api: str, run: str) -> None:
+    """Let a run that is paused for a person's answer look at the record again; one that is not paused is left alone.
+
+    Raises as ``start_run`` does.
+    """
+    nothing_said = {"grant": False, "who": "", "why": ""}
+    with _client(api) as client:
+        try:
+            client.resume_flow_run(UUID(run), run_input=nothing_said)
+        except ObjectNotFound:
+            return
 
 
 def send_artifact(api: str, *, key: str, markdown: str, description: str) -> None:

@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     ray: RaySettings = RaySettings()
+    crash_at: str = Field("", description="for tests: the boundary at which a run kills itself")
     prefect_api: str = Field("", description="Prefect's API; empty: what Prefect itself is set up with")
 
     def from_hub(self, endpoint: str) -> "Settings":

@@ -1,22 +1,18 @@
 """The service spec: one YAML file per service, checked before anything is touched.
 
-A spec says what a service serves and how its releases are judged.  Unknown keys are errors that name the line
-and the nearest known key, because a misspelt threshold that is silently ignored lets a bad release through.
-Durations are seconds, sizes are bytes unless the name says otherwise.
+A spec says what a service serves and how its releases are judged; ``tasks._spec_file`` reads it.  Durations are
+seconds, sizes are bytes unless the name says otherwise.
 """
 
-import difflib
-import json
 import re
+from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from tasks.errors import BadInput, NotFound
+from tasks._spec_checks import Checks, Seconds, Share, is_json
 from tasks.records import Value
 
 
@@ -26,21 +22,26 @@ def _is_no_release(name: str) -> str:
     return name
 
 
-def _is_json(engine: dict[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(engine, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise ValueError("only what JSON can hold may be given to the engine") from error
-    return engine
+def _is_open_url(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise ValueError("an http(s) URL without a user or password is needed: a spec is kept in the open")
+    return url
 
 
 ServiceName = Annotated[
     str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"), AfterValidator(_is_no_release)
 ]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=96)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Licence = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+_-]*$", max_length=96)]
-Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Policy(StrEnum):
+    """What happens with a new commit of the followed ref."""
+
+    AUTO = "auto"
+    APPROVE = "approve"
+    MANUAL = "manual"
 
 
 class TargetKind(StrEnum):
@@ -66,6 +67,7 @@ class Deadlines(Value):
 
     ready: Seconds = Field(900, description="from the start of a candidate to its first answer")
     request: Seconds = Field(120, description="one request, the longest generation included")
+    checks: Seconds = Field(1800, description="all questions of one kind of check")
 
 
 class Limits(Value):
@@ -84,17 +86,18 @@ class SignatureDemand(Value):
     public_key: str = Field(description="PEM file of the public key, beside the spec")
 
 
-class Checks(Value):
-    """How a candidate is judged.  Shares are of the prompts in the prompt file."""
+class Shift(Value):
+    """How live traffic moves to a new release; a target that knows no shares moves all of it at once."""
 
-    prompts: str = Field("chat.prompts.yaml", description="prompt file, beside the spec")
-    max_tokens: Annotated[int, Field(gt=0)] = Field(48, description="longest answer to a prompt, in tokens")
-    concurrency: Annotated[int, Field(gt=0)] = Field(2, description="prompts asked at once")
-    min_facts: Share = Field(0.7, description="least share of answers that hold their expected fact")
-    min_stopped: Share = Field(0.5, description="least share that ended by themselves; fewer is a warning")
-    max_repetition: Share = Field(0.5, description="an answer of which more than this repeats itself is broken")
-    max_first_token: Seconds = Field(60, description="slowest time to first token")
-    max_latency: Seconds = Field(120, description="slowest whole answer")
+    steps: tuple[Annotated[int, Field(gt=0, le=100)], ...] = Field((100,), description="percent, rising to 100")
+    pause: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(30, description="seconds between two steps")
+
+    @field_validator("steps")
+    @classmethod
+    def _rises_to_all(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)) or not steps or steps[-1] != 100:  # noqa: PLR2004 - percent
+            raise ValueError("the steps must rise, and end at 100")
+        return steps
 
 
 class Bake(Value):
@@ -102,6 +105,40 @@ class Bake(Value):
 
     seconds: Seconds = Field(20, description="how long the new release is watched")
     interval: Seconds = Field(2, description="pause between two looks")
+    prometheus: Annotated[str, AfterValidator(_is_open_url)] = Field(
+        "", description="base URL of a Prometheus that knows the live traffic; none: not asked"
+    )
+    error_query: str = Field("", description="PromQL whose value is the error rate of the live release")
+    max_error_rate: Share = Field(0.01, description="error rate, by Prometheus or the probe, that moves traffic back")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if bool(self.prometheus) != bool(self.error_query):
+            raise ValueError("`prometheus` and `error_query` need each other")
+        return self
+
+
+class Probe(Value):
+    """Slipway's own clients of the live address while a release happens; what they saw is the receipt."""
+
+    enabled: bool = Field(True, description="without it there is no receipt, and no proof")
+    rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
+        1.0, description="plain requests started each second, whatever became of those before"
+    )
+    streams: Annotated[int, Field(ge=0)] = Field(2, description="streams held open all the time")
+    stream_tokens: Annotated[int, Field(gt=0)] = Field(64, description="tokens of each stream")
+    slow: Seconds = Field(10, description="a first token, a plain answer or a gap that takes longer counts as slow")
+
+
+class Approval(Value):
+    """Waiting for a person; a timeout is a refusal."""
+
+    timeout: Seconds = Field(86_400, description="longest wait for an answer")
+
+    @property
+    def span(self) -> timedelta:
+        """Return the longest wait."""
+        return timedelta(seconds=self.timeout)
 
 
 class ServiceSpec(Value):
@@ -110,9 +147,12 @@ class ServiceSpec(Value):
     service: ServiceName
     model: ModelName
     ref: str = Field("main", min_length=1, description="branch, tag or 40-hex commit to follow")
+    policy: Policy = Field(
+        Policy.AUTO, description="auto releases a new commit, approve asks a person first, manual only reports it"
+    )
     target: TargetKind = TargetKind.RAY
     resources: Resources = Resources()
-    engine: Annotated[dict[str, Any], AfterValidator(_is_json)] = Field(
+    engine: Annotated[dict[str, Any], AfterValidator(is_json)] = Field(
         default_factory=dict, description="vLLM engine arguments"
     )
     limits: Limits = Limits()
@@ -120,108 +160,8 @@ class ServiceSpec(Value):
         None, description="whose signature the weights must bear; none: nobody's"
     )
     checks: Checks = Checks()
+    shift: Shift = Shift()
     bake: Bake = Bake()
+    probe: Probe = Probe()
+    approval: Approval = Approval()
     deadlines: Deadlines = Deadlines()
-
-
-def load_spec(folder: Path, service: str) -> ServiceSpec:
-    """Read ``<folder>/<service>.yaml``.
-
-    Raises ``NotFound`` for a service without a file, naming the known ones, and ``BadInput`` for a file that is
-    not YAML or does not fit the schema, naming the line.
-    """
-    path = folder / f"{service}.yaml"
-    if not path.is_file():
-        raise NotFound(f"There is no service {service!r} in {folder}.", remedy=_known_services(folder, service))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {type(error).__name__}.", remedy="Save it as UTF-8.") from error
-    spec = parse_spec(text, str(path))
-    if spec.service != service:
-        raise BadInput(
-            f"{path} describes the service {spec.service!r}, not {service!r}.",
-            remedy="Name the file after the service.",
-        )
-    return spec
-
-
-def parse_spec(text: str, name: str) -> ServiceSpec:
-    """Check the YAML ``text`` of the file called ``name``; raises ``BadInput`` with every fault and its line."""
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadInput(f"{name} is not YAML: {_one_line(error)}.", remedy="Mend the syntax there.") from error
-    if not isinstance(data, dict):
-        raise BadInput(f"{name} holds no mapping.", remedy="Start it with `service:` and `model:`.")
-    try:
-        return ServiceSpec.model_validate(data)
-    except ValidationError as error:
-        faults = "; ".join(_fault(detail, tree) for detail in error.errors())
-        raise BadInput(f"{name}: {faults}.", remedy="`slipway schema` prints what a spec may hold.") from error
-
-
-def with_source(spec: ServiceSpec, model: str | None, ref: str | None) -> ServiceSpec:
-    """Return the spec with another model or ref where one is given; raises ``BadInput`` for one that is none."""
-    asked = {name: value for name, value in (("model", model), ("ref", ref)) if value is not None}
-    try:
-        return ServiceSpec.model_validate(spec.model_dump(mode="json") | asked)
-    except ValidationError as error:
-        wrong = ", ".join(f"{e['loc'][0]} {e['input']!r}" for e in error.errors())
-        raise BadInput(
-            f"This cannot be released: {wrong}.",
-            remedy="A model is written org/name; a ref is a branch, tag or commit.",
-        ) from error
-
-
-def service_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the services described in ``folder``, sorted."""
-    return tuple(sorted(p.stem for p in folder.glob("*.yaml") if not p.name.endswith(".prompts.yaml")))
-
-
-def _known_services(folder: Path, service: str) -> str:
-    known = service_names(folder)
-    if not known:
-        return f"Write {folder / service}.yaml first."
-    near = difflib.get_close_matches(service, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known services: {', '.join(known)}."
-
-
-def _fault(detail: ErrorDetails, tree: yaml.Node | None) -> str:
-    where = [str(part) for part in detail["loc"]]
-    path = ".".join(where)
-    line = f"line {_line(tree, where)}"
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where[-1], _known_keys(where[:-1]), n=1)
-        return f"{line}: unknown key {path!r}" + (f", did you mean {near[0]!r}?" if near else "")
-    if detail["type"] == "missing":
-        return f"{line}: {path!r} is missing"
-    return f"{line}: {path}: {detail['msg']}, not {detail['input']!r}"
-
-
-def _known_keys(where: list[str]) -> list[str]:
-    model: type[Value] = ServiceSpec
-    for part in where:
-        inner = model.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, Value)):
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _line(node: yaml.Node | None, where: list[str]) -> int:
-    """Return the line, from 1, of the key that ``where`` leads to, or of the nearest part above it."""
-    line = 1
-    for part in where:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = next(((key, value) for key, value in node.value if key.value == part), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -26,7 +26,8 @@ def show_demo(home: Path, *, keep: bool) -> None:
                 console.print(f"    {reason}")
     console.print(f"\nreceipt  {summary(demo.receipt)}")
     console.print(f"answer   {demo.live.release} at {demo.live.commit[:12]}: {demo.live.answer!r}")
-    console.print(f"report   {home / 'report'}: timeline.svg, releases.md, receipt.json; {home / 'demo.json'}")
+    files = "one page for each release, timeline.svg, releases.md, receipt.json"
+    console.print(f"report   {home / 'report'}: {files}; {home / 'demo.json'}")
     _tell_where(console, demo, keep=keep)
 
 

@@ -12,18 +12,15 @@ bytes but can never publish wrong ones, because objects are created once and are
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
 from threading import Event, Lock, Thread
 from uuid import uuid4
 
-import psutil
 from pydantic import ValidationError
 
+from tasks._processes import is_dead, this_process
 from tasks._stores.store import Store
 from tasks._weights.layout import claim_key
 from tasks.errors import Conflict, SlipwayError
@@ -162,28 +159,8 @@ def read_claim(store: Store, model: str, commit: str) -> Claim | None:
 
 def is_free(claim: Claim, now: datetime) -> bool:
     """Say whether another process may take the claim."""
-    if not claim.held or now - claim.renewed_at > timedelta(seconds=LIFETIME_S):
-        return True
-    machine, pid, started = claim.process.rsplit("/", 2)
-    return machine == _machine() and _started(int(pid)) != started
-
-
-def this_process() -> str:
-    """Return what tells this process from every other: machine and boot, process namespace, id and start."""
-    return f"{_machine()}/{os.getpid()}/{_started(os.getpid())}"
-
-
-@cache
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-
-
-def _started(pid: int) -> str:
-    try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.NoSuchProcess:
-        return ""
+    silent = now - claim.renewed_at > timedelta(seconds=LIFETIME_S)
+    return not claim.held or silent or is_dead(claim.process)
 
 
 def _read(store: Store, model: str, commit: str) -> tuple[Claim | None, str] | None:

@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tasks._completions import ask
+from tasks._journal import evidence_key
 from tasks._probe import Probe
 from tasks._prompts import load_prompts
 from tasks._receipt import Receipt, receipt
 from tasks._receipt_text import sentence
+from tasks._spec_file import load_spec
+from tasks._stores.store import open_store
 from tasks._timeline import timeline
+from tasks._turns import Turn
 from tasks.errors import BadInput, CandidateFailed, Conflict, MachineError
 from tasks.following import Follower, step_line
 from tasks.local.environments import ROOT, environment_python
@@ -33,11 +37,11 @@ from tasks.records import Outcome, Progress, ServiceRecord, StepName, Value, Ver
 from tasks.reporting import publish_receipt, release_markdown
 from tasks.runs import RELEASE, start_run
 from tasks.settings import Settings
-from tasks.spec import ServiceSpec, load_spec
+from tasks.spec import ServiceSpec
 
 SERVICE = "chat"
 QUESTION = "What is the capital of France?"
-STEADY_STREAMS, STEADY_PLAIN, STEADY_TOKENS, STEADY_PAUSE = 2, 1, 32, 1.0
+STEADY_STREAMS, STEADY_RATE, STEADY_TOKENS, STEADY_PAUSE = 2, 0.5, 32, 1.0
 """What clients do all along: few and with pauses, because the candidate starts on the same two cores."""
 SWITCH_STREAMS, SWITCH_TOKENS, LEAST_STREAMS = 36, 160, 30
 """Streams held open while a switch is near, and how many of them the receipt must show open across it."""
@@ -169,7 +173,7 @@ def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
         answer = ask(f"{stack.serve}/{SERVICE}", SERVICE, QUESTION, max_tokens=32, timeout_s=spec.deadlines.request)
         requests = probe.stop()
     promoted = {progress.release.name for progress in releases if progress.outcome is Outcome.PROMOTED}
-    proof = receipt(requests, probe.report, may_answer=promoted)
+    proof = receipt(requests, probe.report, turns=[Turn(release=name) for name in promoted])
     drawing = stack.home / "report" / "timeline.svg"
     drawing.parent.mkdir(exist_ok=True)
     drawing.write_text(timeline(proof))
@@ -185,7 +189,7 @@ def _tell(stack: Stack, say: Callable[[str], None]) -> Demo:
         },
         versions=_versions(),
     )
-    _write(stack.home, shown)
+    _write(stack.home, settings, shown)
     publish_receipt(stack.prefect_api, SERVICE, proof, drawing)
     return shown
 
@@ -197,8 +201,8 @@ def _probing(stack: Stack, settings: Settings, spec: ServiceSpec) -> Iterator[Pr
         f"{stack.serve}/{SERVICE}",
         model=SERVICE,
         prompts=[prompt.prompt for prompt in prompts.all],
+        rate=STEADY_RATE,
         streams=STEADY_STREAMS,
-        plain=STEADY_PLAIN,
         max_tokens=STEADY_TOKENS,
         deadline_s=spec.deadlines.request * 2,
         pause_s=STEADY_PAUSE,
@@ -260,10 +264,15 @@ def _judge(demo: Demo) -> None:
         raise CandidateFailed(f"{demo.live.release or 'Nothing'} is live and answers {demo.live.answer!r}.")
 
 
-def _write(home: Path, demo: Demo) -> None:
+def _write(home: Path, settings: Settings, demo: Demo) -> None:
     (home / "demo.json").write_text(json.dumps(demo.document(), indent=1) + "\n")
     (home / "report" / "receipt.json").write_bytes(demo.receipt.to_json())
     (home / "report" / "releases.md").write_text("\n".join(release_markdown(one) for one in demo.releases))
+    with closing(open_store(settings.store)) as store:
+        for one in demo.releases:
+            page = store.get(evidence_key(one, "report.html"))
+            if page is not None:
+                (home / "report" / f"{one.release.name}.html").write_bytes(page[0])
 
 
 def _release_document(progress: Progress) -> dict[str, Any]:

@@ -31,7 +31,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.fakes import asgi
-from tests.fakes.completions import CHAT, TEXT, Endpoint, Generation, Messages, error_body, event, generate
+from tests.fakes.completions import (
+    CHAT,
+    TEXT,
+    UNLIMITED_TOKENS,
+    Endpoint,
+    Generation,
+    Messages,
+    error_body,
+    event,
+    generate,
+)
 
 
 class Fault(StrEnum):
@@ -77,7 +87,11 @@ class EngineCutError(Exception):
 class Engine:
     """What the server answers; every public field may be changed while it serves.
 
-    ``delay_s`` is the time before each token, ``gap_s`` the pause of ``Fault.SLOW_GAP``, both in seconds.
+    ``first_s`` is the time before the answer, ``delay_s`` that before each token, ``crowd_s`` what every other open
+    request adds to that, ``gap_s`` the pause of ``Fault.SLOW_GAP``, all in seconds.  ``tool_arguments`` is what a
+    plain request with tools gets called, ``None`` for text instead; ``json_text`` the answer where JSON is asked for.
+    It reads only the last ``memory`` words of a message and nothing of the ``ignored`` fields of a body; ``strays``
+    are the releases that some completions name, by how many came before.
     So many ``healthy_requests`` are answered before ``fault`` acts.  ``sticky`` lets a connection stay on the
     release that it met first, as behind a Service; releases in ``draining`` answer with ``Connection:
     close``.  ``seen`` is the log of completions.
@@ -87,13 +101,21 @@ class Engine:
     release: str = "chat-r1"
     commit: str = "1" * 40
     model: str = "chat"
+    first_s: float = 0.0
     delay_s: float = 0.0
+    crowd_s: float = 0.0
+    tool_arguments: str | None = '{"city": "Paris"}'
+    json_text: str = '{"answer": "yes"}'
+    memory: int = UNLIMITED_TOKENS
+    ignored: frozenset[str] = frozenset()
+    strays: dict[int, str] = field(default_factory=dict)
     gap_s: float = 0.5
     fault: Fault = Fault.NONE
     healthy_requests: int = 0
     sticky: bool = False
     draining: set[str] = field(default_factory=set)
     seen: list[Seen] = field(default_factory=list)
+    _open: int = 0
     _met: dict[int, tuple[str, str]] = field(default_factory=dict)
     _server: uvicorn.Server | None = None
 
@@ -113,7 +135,7 @@ class Engine:
         )
 
     def _identity(self, request: Request) -> tuple[str, str]:
-        now = (self.release, self.commit)
+        now = (self.strays.get(len(self.seen), self.release), self.commit)
         return self._met.setdefault(_port(request), now) if self.sticky else now
 
     def _headers(self, release: str, commit: str, fault: Fault) -> dict[str, str]:
@@ -141,7 +163,7 @@ class Engine:
         headers = self._headers(release, commit, fault)
         try:
             body = await request.json()
-            messages = endpoint.messages(body)
+            messages = self._remembered(endpoint.messages(body))
         except (ValueError, KeyError, TypeError) as error:
             return _error(400, f"{type(error).__name__}: {error}", "BadRequestError", headers)
         self.seen.append(Seen(request.url.path, body, release, _port(request), time.monotonic()))
@@ -150,19 +172,45 @@ class Engine:
         early = await self._without_generation(request, fault, headers)
         if early is not None:
             return early
-        text = "" if fault is Fault.EMPTY else self.answer(messages)
-        generation = generate(endpoint, body, messages, text)
+        text = self.json_text if body.get("response_format") else self.answer(messages)
+        heard = {key: value for key, value in body.items() if key not in self.ignored}
+        generation = generate(endpoint, heard, messages, "" if fault is Fault.EMPTY else text, self._call(body))
         finish = {Fault.ABORT: "abort", Fault.NO_FINISH: None}.get(fault, generation.finish)
         if body.get("stream"):
-            events = self._events(request, generation, finish, fault)
+            events = self._counted(self._events(request, generation, finish, fault))
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        await asyncio.sleep(self.delay_s * len(generation.tokens))
+        with self._opened():
+            await asyncio.sleep(self.first_s + self._token_s * len(generation.tokens))
         content = generation.whole(finish)
         if fault in (Fault.CUT, Fault.RESET_MIDWAY):
             headers["content-length"] = str(len(content))
             half = self._half(request, content, fault)
             return StreamingResponse(half, media_type="application/json", headers=headers)
         return Response(content, media_type="application/json", headers=headers)
+
+    def _remembered(self, messages: Messages) -> Messages:
+        if self.memory == UNLIMITED_TOKENS:
+            return messages
+        return [message | {"content": " ".join(message["content"].split()[-self.memory :])} for message in messages]
+
+    def _call(self, body: dict[str, Any]) -> tuple[str, str] | None:
+        """Return the call of the first tool that is offered, if this engine calls any."""
+        if not body.get("tools") or self.tool_arguments is None:
+            return None
+        return body["tools"][0]["function"]["name"], self.tool_arguments
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Count one open request."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    @property
+    def _token_s(self) -> float:
+        return self.delay_s + self.crowd_s * (self._open - 1)
 
     async def _without_generation(self, request: Request, fault: Fault, headers: dict[str, str]) -> Response | None:
         """Return the answer of a fault that needs no generation, or none."""
@@ -182,14 +230,20 @@ class Engine:
                 return Response()
         return None
 
+    async def _counted(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        with self._opened():
+            async for one in events:
+                yield one
+
     async def _events(
         self, request: Request, generation: Generation, finish: str | None, fault: Fault
     ) -> AsyncIterator[str]:
         part, tokens = generation.endpoint.part, generation.tokens
         if generation.endpoint.is_chat:
             yield generation.event(part("", role="assistant"))
+        await asyncio.sleep(self.first_s)
         for number, token in enumerate(tokens):
-            await asyncio.sleep(self.delay_s)
+            await asyncio.sleep(self._token_s)
             if number == len(tokens) // 2:
                 if fault is Fault.ERROR_EVENT:
                     yield event(error_body("The engine is dead.", "InternalServerError", 500))

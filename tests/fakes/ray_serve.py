@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tasks.settings import RaySettings
 from tests.fakes import asgi
-from tests.fakes.engine import Engine
+from tests.fakes.engine import Engine, EngineCutError
 
 TOKEN = "token-of-the-fake-cluster"
 APPLICATIONS = "/api/serve/applications/"
@@ -40,7 +40,8 @@ class App:
 class RayServe:
     """The cluster.  ``engine`` makes the engine of an application from its arguments; ``None`` fails to start.
 
-    ``start_s`` is how long an application deploys, ``stop_s`` how long it takes to go.
+    ``start_s`` is how long an application deploys, ``stop_s`` how long it takes to go.  What it still
+    answers then comes to its end, unless it does not ``drain``: such answers are cut.
     """
 
     engine: Callable[[dict[str, Any]], Engine | None] = lambda args: Engine(
@@ -48,6 +49,7 @@ class RayServe:
     )
     start_s: float = 0.1
     stop_s: float = 0.1
+    drain: bool = True
     apps: dict[str, App] = field(default_factory=dict)
     puts: list[dict[str, Any]] = field(default_factory=list)
     replicas: int = 0
@@ -62,7 +64,13 @@ class RayServe:
             await PlainTextResponse(f"Path '{scope['path']}' not found.", 404)(scope, receive, send)
             return
         inner = {**scope, "path": scope["path"].removeprefix(app.config["route_prefix"])}
-        await app.engine.application()(inner, receive, send)
+
+        async def send_on(message: Message) -> None:
+            if not self.drain and self._is_gone(app):
+                raise EngineCutError
+            await send(message)
+
+        await app.engine.application()(inner, receive, send_on)
 
     def _at(self, path: str) -> App | None:
         self._age()
@@ -110,10 +118,10 @@ class RayServe:
             self.apps[name].born = float("-inf")
 
     def _age(self) -> None:
-        now = time.monotonic()
-        self.apps = {
-            name: app for name, app in self.apps.items() if app.dying is None or now - app.dying < self.stop_s
-        }
+        self.apps = {name: app for name, app in self.apps.items() if not self._is_gone(app)}
+
+    def _is_gone(self, app: App) -> bool:
+        return app.dying is not None and time.monotonic() - app.dying >= self.stop_s
 
     def _status(self, app: App) -> str:
         if app.dying is not None:

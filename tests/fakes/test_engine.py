@@ -1,6 +1,7 @@
 """The fake engine does what it says: right answers are right, and each fault is the one that was ordered."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -154,3 +155,45 @@ def test_healthy_requests_come_first(engine: Engine, client: httpx.Client) -> No
 
     assert statuses == [200, 200, 503, 503]
     assert [seen.path for seen in engine.seen] == ["/v1/chat/completions"] * 4
+
+
+def test_ends_as_asked(client: httpx.Client) -> None:
+    """A stop string ends the text before it; without an end of its own the text goes on to the limit."""
+    stopped = client.post("/v1/chat/completions", json=chat(stop=["France"])).json()["choices"][0]
+    forced = client.post("/v1/chat/completions", json=chat(ignore_eos=True, max_tokens=8)).json()["choices"][0]
+
+    assert ("The capital of", "stop") == (stopped["message"]["content"], stopped["finish_reason"])
+    assert (f"{ANSWER}The capital", "length") == (forced["message"]["content"], forced["finish_reason"])
+
+
+def test_tool_call_and_json(engine: Engine, client: httpx.Client) -> None:
+    """A tool that is offered is called with the ordered arguments, or not; JSON that is asked for is given."""
+    tools = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
+    called = client.post("/v1/chat/completions", json=tools).json()["choices"][0]
+    engine.tool_arguments = None
+    said = client.post("/v1/chat/completions", json=tools).json()["choices"][0]
+    given = client.post("/v1/chat/completions", json=chat(response_format={"type": "json_object"})).json()["choices"][
+        0
+    ]
+
+    assert "tool_calls" == called["finish_reason"]
+    assert {"name": "weather", "arguments": '{"city": "Paris"}'} == called["message"]["tool_calls"][0]["function"]
+    assert (ANSWER, "stop") == (said["message"]["content"], said["finish_reason"])
+    assert engine.json_text == given["message"]["content"]
+
+
+@pytest.mark.slow
+def test_a_crowd_is_slow(engine: Engine, client: httpx.Client) -> None:
+    """Each other open request adds its time to every token."""
+    engine.crowd_s, engine.delay_s = 0.15, 0.01
+    began = time.monotonic()
+    client.post("/v1/chat/completions", json=chat(max_tokens=2))
+    alone, began = time.monotonic() - began, time.monotonic()
+    with client.stream(
+        "POST", "/v1/chat/completions", json=chat(stream=True, ignore_eos=True, max_tokens=400)
+    ) as other:
+        lines = other.iter_lines()
+        next(lines)
+        client.post("/v1/chat/completions", json=chat(max_tokens=2))
+
+    assert time.monotonic() - began >= 0.3 > alone

@@ -91,7 +91,7 @@ def test_a_mirror_killed_at_any_step_is_finished_by_the_next(road: Road, step: s
 
 
 def test_an_object_whose_parts_came_late_is_known_to_the_next(road: Road) -> None:
-    """The store's last word on the parts is written down before the completion, not what was known while they flew."""
+    """What the store has of it is written down after its last part arrived, and before the completion."""
     commit = road.publish()
     killed_at(road, "completed", delay_s=1.0)
 

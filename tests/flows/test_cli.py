@@ -58,8 +58,9 @@ def test_help_names_every_verb(runs: Runs) -> None:
     done = runs["--help"].result()
 
     assert 0 == done.returncode
-    for verb in ("up", "down", "demo", "release", "status", "history", "schema"):
-        assert verb in done.stdout
+    verbs = "up down demo release promote rollback approve reject restore drill refresh check finish"
+    for verb in f"{verbs} plan status history explain why report schema mirror verify gc upstream".split():
+        assert f"│ {verb} " in done.stdout
 
 
 def test_status_with_nothing_running_says_what_to_do(runs: Runs) -> None:

@@ -1,30 +1,39 @@
 """The flow ``release`` as Prefect runs it: states, names and artifacts, on a small cluster and real S3 and Hub."""
 
-import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.objects import State, StateType
 
+from flows.check_live import check_live
+from flows.drill import drill
+from flows.finish import finish
+from flows.promote import promote
+from flows.refresh import refresh
 from flows.release import release as release_flow
+from flows.restore import restore
+from flows.roll_back import roll_back
+from tasks import watching
+from tasks._clock import Clock
 from tasks._engine import Engine
-from tasks._journal import Journal
-from tasks._stores.store import open_store
+from tasks._machine import PLANS
+from tasks._wishes import to_release, to_roll_back
 from tasks._world import open_world
 from tasks.errors import BadInput, NotFound
 from tasks.following import Follower
-from tasks.records import ServiceRecord
+from tasks.records import Approval, Kind, ServiceRecord, StepName
 from tasks.releasing import resolve
 from tasks.runs import read_run, start_run
-from tasks.settings import RaySettings, Settings, StoreSettings, read_settings
-from tests.fakes.context_engine import ContextEngine
-from tests.fakes.hubs import MODEL, RunningHub, running_hub, write_model
-from tests.fakes.ray_serve import RayServe, serving
+from tasks.settings import Settings, StoreSettings, read_settings
 from tests.fakes.s3 import seaweed
+from tests.flows.stage import SPEC, Stage, staged
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +41,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-SPEC = f"""
-service: chat
-model: {MODEL}
-bake: {{seconds: 0.3, interval: 0.1}}
-deadlines: {{ready: 5, request: 5}}
-"""
-PROMPTS = [{"id": "france", "prompt": "The capital of France?", "expect": "Paris", "golden": True}]
 
 
 @pytest.fixture(scope="module")
@@ -49,75 +50,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
         yield settings
 
 
-class Stage:
-    """What a flow finds around it, and what it left."""
-
-    def __init__(self, folder: Path, hub: RunningHub, store: StoreSettings, api: str) -> None:
-        self.said = "The capital of France is Paris."
-        self.hub, self.store, self.api, self._folder = hub, store, api, folder
-        self.cluster = RayServe(engine=self._engine)
-
-    def _engine(self, args: dict[str, Any]) -> ContextEngine:
-        said = self.said
-        return ContextEngine(
-            answer=lambda _messages: said, release=args["release"], commit=args["commit"], model="chat"
-        )
-
-    def publish(self, seed: int) -> str:
-        """Make a new commit the head of ``main``."""
-        return self.hub.publish(write_model(self._folder / "model", seed=seed))
-
-    def record(self) -> ServiceRecord:
-        """Return the service's record."""
-        opened = open_store(self.store)
-        try:
-            return Journal(opened, "chat").record
-        finally:
-            opened.close()
-
-    def artifacts(self) -> dict[str, str]:
-        """Return the newest text of each artifact."""
-        with SyncPrefectClient(api=self.api) as client:
-            found = client.read_artifacts(limit=200)
-        return {str(one.key): str(one.data) for one in reversed(found)}
-
-    def run_of(self, state: State[Any]) -> FlowRun:
-        """Return the flow run that ended in ``state``."""
-        with SyncPrefectClient(api=self.api) as client:
-            return client.read_flow_run(UUID(str(state.state_details.flow_run_id)))
-
-
 @pytest.fixture
 def stage(prefect_api: str, s3: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """Set the stage and point the settings at it."""
-    (tmp_path / "chat.yaml").write_text(SPEC)
-    (tmp_path / "chat.prompts.yaml").write_text(json.dumps(PROMPTS))
-    store = s3.model_copy(update={"url": f"{s3.url}/{tmp_path.name}"})
-    with running_hub(tmp_path / "hub") as hub:
-        shown = Stage(tmp_path, hub, store, prefect_api)
-        with serving(shown.cluster) as ray:
-            for name, value in variables(tmp_path, hub, store, ray).items():
-                monkeypatch.setenv(name, value)
-            yield shown
-
-
-def variables(services: Path, hub: RunningHub, store: StoreSettings, ray: RaySettings) -> dict[str, str]:
-    """Return the variables that a worker would have."""
-    assert store.endpoint
-    assert store.access_key
-    assert store.secret_key
-    assert ray.token
-    return {
-        "SLIPWAY_SERVICES": str(services),
-        "SLIPWAY_HUB__ENDPOINT": hub.endpoint,
-        "SLIPWAY_STORE__URL": store.url,
-        "SLIPWAY_STORE__ENDPOINT": store.endpoint,
-        "SLIPWAY_STORE__ACCESS_KEY": store.access_key.get_secret_value(),
-        "SLIPWAY_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
-        "SLIPWAY_RAY__DASHBOARD": ray.dashboard,
-        "SLIPWAY_RAY__SERVE": ray.serve,
-        "SLIPWAY_RAY__TOKEN": ray.token.get_secret_value(),
-    }
+    with staged(tmp_path, s3, prefect_api) as (shown, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield shown
 
 
 def release(**parameters: Any) -> State[Any]:
@@ -174,13 +113,159 @@ def test_a_newer_wish_ends_what_a_dead_run_left(stage: Stage) -> None:
     stage.publish(1)
     settings = read_settings()
     with open_world(settings) as world:
-        Engine(world, "chat").begin(resolve.fn(world, settings, "chat", None, None, None), run="dead", reason="older")
+        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
+        engine.ask(to_release(wanted, run="dead", actor="", reason="older", at=world.clock.now()))
+        with pytest.raises(DiedError):
+            engine.carry("dead", die)
     stage.publish(2)
 
     state = release()
 
     assert "chat-r2 is live" == state.message
-    assert ["failed", "promoted"] == [one.outcome and one.outcome.value for one in stage.record().past]
+    assert ["superseded", "promoted"] == [one.outcome and one.outcome.value for one in stage.record().past]
+
+
+class DiedError(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def die(_step: StepName) -> None:
+    """End a run before its first step."""
+    raise DiedError
+
+
+def test_an_earlier_release_is_gone_back_to_and_forth(stage: Stage) -> None:
+    """A person rolls back, promotes again by name, and each is told in the record with who and why."""
+    for number in (1, 2):
+        stage.publish(number)
+        release()
+
+    back: State[Any] = roll_back(service="chat", actor="ada", reason="worse", return_state=True)
+    forth: State[Any] = promote(service="chat", release="chat-r2", actor="bob", return_state=True)
+
+    assert ["chat-r1 is live again", "chat-r2 is live again"] == [back.message, forth.message]
+    past = stage.record().past[-2:]
+    assert [("ada", "worse"), ("bob", "")] == [(one.actor, one.reason) for one in past]
+    assert "chat-r2" == getattr(stage.record().live, "name", None)
+
+
+def test_an_unknown_release_is_not_promoted(stage: Stage) -> None:
+    """The error names what there is."""
+    stage.publish(1)
+    release()
+
+    state: State[Any] = promote(service="chat", release="chat-r9", return_state=True)
+
+    with pytest.raises(NotFound, match="There is: chat-r1"):
+        state.result()
+
+
+def test_a_drill_ends_where_it_began(stage: Stage) -> None:
+    """It tells both times, and the release before is still the one to go back to."""
+    for number in (1, 2):
+        stage.publish(number)
+        release()
+
+    state: State[Any] = drill(service="chat", return_state=True)
+
+    assert StateType.COMPLETED is state.type, state.message
+    assert "back to chat-r1 in" in str(state.message)
+    record = stage.record()
+    assert ("chat-r2", "chat-r1") == (record.live and record.live.name, record.previous and record.previous.name)
+    assert "chat-r1" == to_roll_back(record, None, run="", actor="", reason="", at=datetime.now(UTC)).release.name
+
+
+def test_a_refresh_releases_a_new_commit_once_and_a_refused_one_never_again(stage: Stage) -> None:
+    """What was refused is not tried again until its ref moves or a person asks."""
+    stage.publish(1)
+    states: list[State[Any]] = [refresh(service="chat", return_state=True) for _ in range(2)]
+    stage.said = "rk rk rk rk"
+    stage.publish(2)
+    states += [refresh(service="chat", return_state=True) for _ in range(2)]
+
+    told = [str(state.message) for state in states]
+    assert "chat-r1 is live" == told[0]
+    assert "still at commit" in told[1]
+    assert told[2].startswith("chat-r2 was refused")
+    assert "not tried again" in told[3]
+    assert 2 == len(stage.record().past)
+
+
+def test_a_live_release_that_turns_bad_is_left_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look after look fails, and traffic goes back to the release before."""
+    monkeypatch.setattr(watching, "BETWEEN_S", 0.1)
+    for number in (1, 2):
+        stage.publish(number)
+        release()
+    healthy: State[Any] = check_live(service="chat", return_state=True)
+    stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
+
+    state: State[Any] = check_live(service="chat", return_state=True)
+
+    assert StateType.COMPLETED is healthy.type
+    assert StateType.FAILED is state.type
+    assert "chat-r1 is live again" in str(state.message)
+
+
+def test_what_a_dead_run_left_is_finished(stage: Stage) -> None:
+    """The flow that a crash starts carries the release to its end."""
+    stage.publish(1)
+    settings = read_settings()
+    with open_world(settings) as world:
+        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
+        engine.ask(to_release(wanted, run="dead", actor="", reason="", at=world.clock.now()))
+        with pytest.raises(DiedError):
+            engine.carry("dead", die)
+
+    state: State[Any] = finish(service="chat", return_state=True)
+
+    assert "chat-r1 is live" == state.message
+
+
+def test_the_last_good_release_comes_back_in_an_empty_cluster(stage: Stage) -> None:
+    """The store alone is needed."""
+    stage.publish(1)
+    release()
+    stage.cluster.apps.clear()
+
+    state: State[Any] = restore(service="chat", return_state=True)
+
+    assert "chat-r1 is live again" == state.message
+
+
+@pytest.mark.parametrize("where", ["in Prefect", "in the record"])
+def test_a_person_approves(stage: Stage, where: str) -> None:
+    """The run is Paused with a form, and goes on whether the answer comes there or by the command line."""
+    (stage.folder / "chat.yaml").write_text(SPEC + "policy: approve\n")
+    stage.publish(1)
+
+    def answer() -> None:
+        with SyncPrefectClient(api=stage.api) as client:
+            run = None
+            for _ in Clock().ticks(60, 0.2):
+                found = client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type={"any_": [StateType.PAUSED]}))
+                )
+                if found:
+                    run = found[0]
+                    break
+            assert run
+            if where == "in Prefect":
+                client.resume_flow_run(run.id, run_input={"grant": True, "who": "ada", "why": "looks good"})
+        if where == "in the record":
+            with open_world(read_settings()) as world:
+                step = StepName.APPROVE
+                Engine(world, "chat", run="cli").answer(
+                    Approval(step=step, granted=True, who="ada", why="looks good", at=world.clock.now())
+                )
+
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(answer)
+        state = release()
+        answering.result()
+
+    assert "chat-r1 is live" == state.message
+    assert [("ada", "looks good")] == [(one.who, one.why) for one in stage.record().past[-1].approvals]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +302,7 @@ def test_a_run_can_be_followed_to_its_end(stage: Stage) -> None:
     )
 
     follower.close()
-    assert ["mirror", "start", "ready", "smoke", "quality", "shift", "bake", "tidy"] == seen
+    assert [step.value for step in PLANS[Kind.RELEASE]] == seen
     assert (0, "chat-r1") == (end.exit_code, end.release and end.release.release.name)
 
 

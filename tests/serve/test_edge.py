@@ -1,6 +1,7 @@
 """What every answer of a release carries, and which paths exist."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,26 +29,32 @@ async def _stream(_: Request) -> Response:
     return StreamingResponse(pieces(), media_type="text/event-stream")
 
 
+async def _named(request: Request) -> Response:
+    return PlainTextResponse(", ".join(request.headers.getlist("x-request-id")))
+
+
 async def _broken(_: Request) -> Response:
     raise RuntimeError("the engine died")
 
 
 def engine() -> Starlette:
     """Return an application with what a model server has: answers, streams, errors and too many routes."""
-    routes = {"/v1/plain": _plain, "/v1/stream": _stream, "/v1/broken": _broken, "/health": _plain}
+    routes = {"/v1/plain": _plain, "/v1/stream": _stream, "/v1/broken": _broken, "/v1/id": _named, "/health": _plain}
     more = {"/invocations": _plain, "/v1": _plain, "/collective_rpc": _plain, "/docs": _plain}
     return Starlette(
         routes=[Route(path, answer, methods=["GET", "POST"]) for path, answer in {**routes, **more}.items()]
     )
 
 
-def ask(app: App, path: str, *, method: str = "GET", root_path: str = "") -> httpx.Response:
+def ask(
+    app: App, path: str, *, method: str = "GET", root_path: str = "", headers: dict[str, str] | None = None
+) -> httpx.Response:
     """Send one request as Serve's proxy does: the route prefix in both the path and the root path."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=root_path)
 
     async def sent() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://release") as client:
-            return await client.request(method, root_path + path)
+            return await client.request(method, root_path + path, headers=headers)
 
     return asyncio.run(sent())
 
@@ -62,6 +69,26 @@ def test_every_answer_says_which_release_gave_it(path: str, status: int) -> None
     assert answer.status_code == status
     assert answer.headers.get_list("x-slipway-release") == ["chat-r7"]
     assert answer.headers.get_list("x-slipway-commit") == [COMMIT]
+
+
+def test_the_id_of_a_request_begins_with_the_release() -> None:
+    """The client's own id stays in it, and the engine is told the same one that the answer says."""
+    answer = ask(
+        ReleaseHeaders(AllowedPaths(engine()), "chat-r7", COMMIT), "/v1/id", headers={"X-Request-ID": "abc-1.2"}
+    )
+
+    assert answer.text == "chat-r7-abc-1.2"
+    assert answer.headers.get_list("x-slipway-request") == ["chat-r7-abc-1.2"]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "a;b"])
+def test_an_id_that_could_forge_a_line_is_replaced(given: str) -> None:
+    """So is none at all, and no two of ours are equal."""
+    app = ReleaseHeaders(AllowedPaths(engine()), "chat-r7", COMMIT)
+    first, second = (ask(app, "/v1/id", headers={"x-request-id": given}) for _ in range(2))
+
+    assert re.fullmatch("chat-r7-[0-9a-f]{32}", first.text)
+    assert first.text == first.headers["x-slipway-request"] != second.text
 
 
 def test_draining_asks_clients_to_reconnect_and_can_be_undone() -> None:

@@ -10,6 +10,8 @@ from tasks.records import CheckResult, Release, Verdict
 from tasks.spec import ServiceSpec
 from tests.fakes.completions import Messages
 from tests.fakes.engine import Engine, Fault, serving
+from tests.fakes.prometheus import Prometheus
+from tests.fakes.prometheus import serving as serving_prometheus
 
 COMMIT = "1" * 40
 RELEASE = Release(service="chat", number=1, model="org/model", commit=COMMIT, hub="http://hub", spec={})
@@ -94,3 +96,62 @@ def test_a_lost_fact_fails(engine: Engine, url: str) -> None:
 
     assert result.summary == "tokyo: the answer does not hold its fact"
     assert result.evidence == ("The capital of Japan? -> Paris.",)
+
+
+def watched(prometheus: str) -> ServiceSpec:
+    """Return a spec whose bake asks this Prometheus."""
+    asking = {"prometheus": prometheus, "error_query": "error_rate", "max_error_rate": 0.02}
+    return ServiceSpec.model_validate({"service": "chat", "model": "org/model", "bake": asking})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        (["0"], Verdict.PASS),
+        (["0.02"], Verdict.PASS),
+        (["0.0201"], Verdict.FAIL),
+        (["NaN"], Verdict.INCONCLUSIVE),
+        ([], Verdict.INCONCLUSIVE),
+        (["0", "0"], Verdict.INCONCLUSIVE),
+    ],
+    ids=["none", "on the limit", "above it", "NaN", "empty", "two"],
+)
+def test_the_error_rate_counts(url: str, values: list[str], verdict: Verdict) -> None:
+    """Up to the limit passes, above it fails, and a rate that is not there never passes."""
+    with serving_prometheus(Prometheus(values=values)) as prometheus:
+        result = seen(url, watched(prometheus))
+
+    assert result.verdict is verdict
+    assert ("error_rate" in result.measured) == (verdict is not Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.slow
+def test_a_prometheus_that_is_down_is_inconclusive(
+    engine: Engine, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A good look without the metric is no pass and says so in the log; a bad one fails all the same."""
+    with serving_prometheus(Prometheus(status=500)) as prometheus:
+        result = seen(url, watched(prometheus))
+        engine.fault = Fault.STATUS_500
+        broken = seen(url, watched(prometheus))
+
+    assert (result.verdict, broken.verdict) == (Verdict.INCONCLUSIVE, Verdict.FAIL)
+    assert "the error rate is unknown: Prometheus answered with status 500." in result.summary
+    assert "error rate of the live traffic is unknown" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "bake",
+    [
+        {"prometheus": "http://metrics"},
+        {"error_query": "rate"},
+        {"prometheus": "http://me:secret@metrics", "error_query": "rate"},
+        {"prometheus": "metrics:9090", "error_query": "rate"},
+    ],
+    ids=["no query", "no server", "password", "no URL"],
+)
+def test_half_a_metric_is_a_fault_of_the_spec(bake: dict[str, str]) -> None:
+    """A server without a query, a query without a server, and an address that is none or a secret are refused."""
+    with pytest.raises(ValueError, match="need"):
+        ServiceSpec.model_validate({"service": "chat", "model": "org/model", "bake": bake})

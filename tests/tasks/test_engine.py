@@ -11,15 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks import _ledger
 from tasks._clock import Clock
 from tasks._engine import Engine as ReleaseEngine
 from tasks._machine import Observed
 from tasks._ray import RayTarget
-from tasks._steps import World
 from tasks._stores.store import Store
 from tasks._weights.hub import Hub
+from tasks._world import World
 from tasks.errors import Conflict, Unreachable
-from tasks.records import Outcome, Progress, Release, StepName
+from tasks.records import Approval, Kind, Outcome, Progress, Question, Release, Request, StepName
 from tests.fakes.context_engine import ContextEngine
 from tests.fakes.engine import Engine
 from tests.fakes.hubs import MODEL, RunningHub, running_hub, write_model
@@ -51,28 +52,53 @@ class Stage:
         commit = self.hub.publish(write_model(self.model, seed=number if seed is None else seed))
         return Release(service="chat", number=number, model=MODEL, commit=commit, hub=self.hub.endpoint, spec=SPEC)
 
-    def engine(self) -> ReleaseEngine:
+    def request(self, number: int, seed: int | None = None) -> Request:
+        """Publish a commit and return the request for its release."""
+        return Request(id=f"request-{number}", release=self.wanted(number, seed), reason="test", at=Clock().now())
+
+    def engine(self, run: str = "run") -> ReleaseEngine:
         """Return what a new run would work with."""
-        return ReleaseEngine(self.world, "chat")
+        return ReleaseEngine(self.world, "chat", run=run)
 
     def release(self, number: int) -> Progress:
         """Carry a new commit to its end."""
-        engine = self.engine()
-        assert engine.begin(self.wanted(number), run=f"run-{number}", reason="test")
-        return engine.drive()
+        return carried(self.engine(), self.request(number))
 
-    def engine_before(self, step: StepName, number: int) -> ReleaseEngine:
-        """Return an engine that has a new commit on its way and ``step`` to do next."""
-        engine = self.engine()
-        engine.begin(self.wanted(number), run="run", reason="test")
-        while (action := engine.next()).step is not step:
-            assert action.step is not None
-            engine.perform(action.step)
-        return engine
+    def back(self, kind: Kind, release: Release) -> Progress:
+        """Lead to a release that there was."""
+        return carried(self.engine(), Request(id=f"to-{release.name}", kind=kind, release=release, at=Clock().now()))
+
+    def left_before(self, step: StepName, number: int) -> str:
+        """Have a run die when it is to do ``step`` of a new release, and return the request's id."""
+        engine = self.engine("dead")
+        asked = engine.ask(self.request(number))
+        assert asked
+
+        def perform(now: StepName) -> None:
+            if now is step:
+                raise DiedError
+            engine.perform(now)
+
+        with pytest.raises(DiedError):
+            engine.carry(asked, perform)
+        return asked
+
+    def finish(self, asked: str) -> Progress:
+        """Have a new run finish what a dead one left."""
+        ended = self.engine().carry(asked)
+        assert ended
+        return ended
 
     def live(self) -> str | None:
         """Return which release answers at the live address."""
         return httpx.get(f"{self.world.target.address('chat')}/v1/models").headers.get("x-slipway-release")
+
+
+def carried(engine: ReleaseEngine, request: Request) -> Progress:
+    """Return how a request ended."""
+    ended = engine.carry(engine.ask(request))
+    assert ended
+    return ended
 
 
 class DiedError(BaseException):
@@ -194,11 +220,11 @@ def test_a_candidate_that_never_answers_meets_its_deadline(stage: Stage) -> None
 def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> None:
     """Traffic goes back to the release before, which was kept warm."""
     stage.release(1)
-    engine = stage.engine_before(StepName.BAKE, 2)
+    left = stage.left_before(StepName.BAKE, 2)
     assert "chat-r2" == stage.live()
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
 
-    ended = engine.drive()
+    ended = stage.finish(left)
 
     assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
     placements = stage.engine().observe().placements
@@ -212,38 +238,54 @@ def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> No
 def test_a_run_that_died_is_finished_by_the_next(stage: Stage, step: StepName, when: str) -> None:
     """Whether the effect happened or not, a new run comes to the same end with no second candidate."""
     stage.release(1)
-    stage.engine_before(step, 2)
-
-    dying = ReleaseEngine(replace(stage.world, clock=DyingClock(moments=0 if when == "before" else 1)), "chat")
+    left = stage.left_before(step, 2)
+    dying = ReleaseEngine(
+        replace(stage.world, clock=DyingClock(moments=0 if when == "before" else 1)), "chat", run="dying"
+    )
     with pytest.raises(DiedError):
         dying.perform(step)
 
-    ended = stage.engine().drive()
+    ended = stage.finish(left)
 
     assert (Outcome.PROMOTED, "chat-r2") == (ended.outcome, stage.live())
     assert 2 == stage.cluster.replicas
 
 
-def test_of_two_writers_one_stops(stage: Stage) -> None:
-    """A run that was thought dead and wakes up is stopped by its next write, before it touches anything."""
-    zombie = stage.engine()
-    zombie.begin(stage.wanted(1), run="zombie", reason="test")
-    stage.engine().drive()
+def test_a_run_that_lost_its_lease_stops_before_it_touches_anything(stage: Stage) -> None:
+    """A run that was thought dead and wakes up finds at its next action that another one has its place."""
+    zombie = stage.engine("zombie")
+    asked = zombie.ask(stage.request(1))
+    changes: list[int] = []
 
-    with pytest.raises(Conflict):
-        zombie.perform(StepName.START)
+    def perform(step: StepName) -> None:
+        if step is StepName.START:
+            take_over(stage.world.store)
+            assert Outcome.PROMOTED is stage.finish(str(asked)).outcome
+            changes.append(len(stage.cluster.puts))
+        zombie.perform(step)
 
+    with pytest.raises(Conflict, match="taken"):
+        zombie.carry(asked, perform)
+
+    assert [len(stage.cluster.puts)] == changes
     assert 1 == stage.cluster.replicas
+
+
+def take_over(store: Store) -> None:
+    """Make the lease look as if its holder had been silent for long."""
+    data, version = store.get("services/chat/lease.json") or (b"", "")
+    silent = {**json.loads(data), "renewed_at": "2026-01-01T00:00:00Z"}
+    store.put_if("services/chat/lease.json", json.dumps(silent).encode(), expect=version)
 
 
 def test_a_roll_back_starts_the_old_release_again_when_it_is_gone(stage: Stage) -> None:
     """A cluster that came back empty does not keep the bad release live, nor the service stuck."""
     stage.release(1)
     del stage.cluster.apps["chat-r1"]
-    engine = stage.engine_before(StepName.BAKE, 2)
+    left = stage.left_before(StepName.BAKE, 2)
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
 
-    ended = engine.drive()
+    ended = stage.finish(left)
 
     assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
 
@@ -251,15 +293,15 @@ def test_a_roll_back_starts_the_old_release_again_when_it_is_gone(stage: Stage) 
 def test_a_roll_back_ends_even_when_nothing_can_take_the_traffic(stage: Stage) -> None:
     """The bad release goes, the record says that nothing is live, and the next release can begin."""
     stage.release(1)
-    engine = stage.engine_before(StepName.BAKE, 2)
+    left = stage.left_before(StepName.BAKE, 2)
     del stage.cluster.apps["chat-r1"]
     stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
     good, stage.cluster.engine = stage.cluster.engine, lambda _args: None
 
-    ended = engine.drive()
+    ended = stage.finish(left)
 
     assert (Outcome.ROLLED_BACK, None) == (ended.outcome, stage.live())
-    assert engine.record.live is None
+    assert stage.engine().record.live is None
     stage.cluster.engine = good
     del stage.cluster.apps["chat-r1"]
     assert Outcome.PROMOTED is stage.release(3).outcome
@@ -267,42 +309,128 @@ def test_a_roll_back_ends_even_when_nothing_can_take_the_traffic(stage: Stage) -
 
 def test_a_target_that_is_away_for_a_while_is_waited_for(stage: Stage) -> None:
     """A record or target that does not answer is tried again before a release is left half-way."""
-    engine = ReleaseEngine(replace(stage.world, target=Moody(stage.world.target), clock=Hasty()), "chat")
-    engine.begin(stage.wanted(1), run="run", reason="test")
+    world = replace(stage.world, target=Moody(stage.world.target), clock=Hasty())
 
-    assert Outcome.PROMOTED is engine.drive().outcome
+    ended = carried(ReleaseEngine(world, "chat", run="run"), stage.request(1))
+
+    assert Outcome.PROMOTED is ended.outcome
 
 
-def test_a_wish_for_what_is_being_undone_begins_anew(stage: Stage) -> None:
+def test_a_request_for_what_is_being_undone_begins_anew(stage: Stage) -> None:
     """A dead run's refused release is ended first, and does not swallow the new wish."""
-    engine = stage.engine()
-    wanted = stage.wanted(1)
-    engine.begin(wanted, run="run", reason="test")
-    engine.give_way(wanted)
+    stage.left_before(StepName.START, 1)
+    stage.engine().give_up("a person's wish")
 
-    later = stage.engine()
+    ended = carried(stage.engine(), stage.request(1).model_copy(update={"id": "again"}))
 
-    assert later.stands_in_the_way(wanted)
-    later.drive()
-    assert later.begin(wanted, run="run-2", reason="test")
-    assert (Outcome.PROMOTED, "chat-r2") == (later.drive().outcome, stage.live())
+    assert (Outcome.PROMOTED, "chat-r2") == (ended.outcome, stage.live())
+    assert [Outcome.REFUSED, Outcome.PROMOTED] == [one.outcome for one in stage.engine().record.past]
 
 
 def test_asking_for_what_is_live_does_nothing(stage: Stage) -> None:
     """The same commit and spec, healthy at the live address, is no new release."""
     stage.release(1)
 
-    assert not stage.engine().begin(stage.wanted(1), run="run", reason="test")
+    assert stage.engine().ask(stage.request(1)) is None
+
+
+def test_asking_for_what_is_on_its_way_joins_it(stage: Stage) -> None:
+    """Both who ask see the same release end."""
+    left = stage.left_before(StepName.READY, 1)
+
+    assert left == stage.engine().ask(stage.request(1).model_copy(update={"id": "another"}))
+
+
+def test_of_two_that_wait_the_newer_one_counts(stage: Stage) -> None:
+    """The older one ends without a release, and says so."""
+    older, newer = stage.engine("older"), stage.engine("newer")
+    first = older.ask(stage.request(1))
+    second = newer.ask(stage.request(2))
+
+    assert older.carry(first) is None or older.record.past
+    ended = newer.carry(second)
+
+    assert ended
+    assert (Outcome.PROMOTED, "request-2") == (ended.outcome, ended.request)
+    assert 1 == len(newer.record.past)
+
+
+def test_a_roll_back_leads_to_what_was_live_before(stage: Stage) -> None:
+    """It is quick, because that release still runs; what was left stays, to lead forth again."""
+    stage.release(1)
+    stage.release(2)
+    before = stage.engine().record.previous
+    assert before
+
+    ended = stage.back(Kind.ROLL_BACK, before)
+
+    record = stage.engine().record
+    assert (Outcome.PROMOTED, "chat-r1") == (ended.outcome, stage.live())
+    assert ("chat-r1", "chat-r2") == (record.live and record.live.name, record.previous and record.previous.name)
+    assert stage.engine().observe().placements["chat-r2"].draining
+
+
+def test_the_live_release_comes_back_in_an_empty_cluster(stage: Stage) -> None:
+    """Nothing but the store is needed, and it keeps its number."""
+    stage.release(1)
+    stage.cluster.apps.clear()
+    live = stage.engine().record.live
+    assert live
+
+    ended = stage.back(Kind.RESTORE, live)
+
+    assert (Outcome.PROMOTED, "chat-r1", "chat-r1") == (ended.outcome, ended.release.name, stage.live())
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_release_under_the_policy_approve_waits_for_a_person(stage: Stage, granted: bool) -> None:
+    """It is started and judged, and takes traffic when somebody says so."""
+    engine, asking = stage.engine(), stage.request(1)
+    spec = {**asking.release.spec, "policy": "approve"}
+    asked = engine.ask(asking.model_copy(update={"release": asking.release.model_copy(update={"spec": spec})}))
+
+    def consult(question: Question) -> None:
+        assert stage.live() is None
+        answer = Approval(step=question.step, granted=granted, who="ada", why="because", at=Clock().now())
+        stage.engine().answer(answer)
+
+    ended = engine.carry(asked, consult=consult)
+
+    assert ended
+    assert (Outcome.PROMOTED if granted else Outcome.REFUSED) is ended.outcome
+    assert ("chat-r1" if granted else None) == stage.live()
+    assert ["ada"] == [approval.who for approval in ended.approvals]
+
+
+def test_a_question_that_nobody_answers_is_a_refusal(stage: Stage) -> None:
+    """A candidate does not hold its capacity for ever."""
+    engine, asking = stage.engine(), stage.request(1)
+    spec = {**asking.release.spec, "policy": "approve", "approval": {"timeout": 0.2}}
+
+    ended = carried(engine, asking.model_copy(update={"release": asking.release.model_copy(update={"spec": spec})}))
+
+    assert Outcome.REFUSED is ended.outcome
+    assert ended.failure
+    assert "nobody refused it: no answer came in time" == ended.failure.reason
+
+
+def test_every_end_is_in_the_ledger(stage: Stage) -> None:
+    """One entry each, in their order, and the chain holds."""
+    stage.release(1)
+    stage.cluster.engine = answering("rk rk rk rk rk rk")
+    stage.release(2)
+
+    entries = list(_ledger.entries(stage.world.store, "chat"))
+    assert [Outcome.PROMOTED, Outcome.REFUSED] == [entry.release.outcome for entry in entries]
+    assert 2 == _ledger.verify(stage.world.store, stage.engine().record)
 
 
 def test_a_hub_that_is_gone_fails_the_release_and_nothing_else(stage: Stage) -> None:
     """The commit cannot be mirrored, so no candidate is started."""
     stage.release(1)
     wanted = stage.wanted(2).model_copy(update={"commit": "f" * 40})
-    engine = stage.engine()
-    engine.begin(wanted, run="run", reason="test")
 
-    ended = engine.drive()
+    ended = carried(stage.engine(), Request(id="gone", release=wanted, at=Clock().now()))
 
     assert (Outcome.FAILED, "chat-r1") == (ended.outcome, stage.live())
     assert ended.step(StepName.START) is None

@@ -7,12 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import _transitions as transitions
-from tasks._machine import FORWARD, Action, ActionKind, Health, Observed, Placement, judge, next_action
+from tasks._machine import (
+    FORWARD,
+    PLANS,
+    Action,
+    ActionKind,
+    Health,
+    Observed,
+    Placement,
+    doubt,
+    judge,
+    next_action,
+)
 from tasks.records import (
+    Approval,
     CheckResult,
     Failure,
+    Kind,
+    LedgerHead,
     Outcome,
     Release,
+    Request,
     ServiceRecord,
     StepName,
     StepState,
@@ -29,10 +44,15 @@ def a_release(number: int) -> Release:
     return Release(service="chat", number=number, model="a/b", commit=f"{number:040x}", hub="http://hub", spec={})
 
 
-def a_record(*, live: int | None, new: int) -> ServiceRecord:
-    """Return a record with one release live and a new one just opened."""
+def a_request(number: int, kind: Kind = Kind.RELEASE) -> Request:
+    """Return the request for the release of that number."""
+    return Request(id=f"request-{number}", kind=kind, release=a_release(number), at=AT)
+
+
+def a_record(*, live: int | None, new: int, kind: Kind = Kind.RELEASE) -> ServiceRecord:
+    """Return a record with one release live and another one just opened."""
     record = ServiceRecord(service="chat", next_number=new, live=a_release(live) if live else None)
-    return transitions.opened(record, a_release(new), run="run", reason="", at=AT)
+    return transitions.opened(transitions.asked(record, a_request(new, kind)), run="run", at=AT)
 
 
 class FakeCluster:
@@ -79,7 +99,14 @@ def play(
             return record, done
         if action.kind is ActionKind.CLOSE:
             assert action.outcome is not None
-            record = transitions.closed(record, action.outcome, at=AT)
+            last = transitions.ending(record, action.outcome, at=AT)
+            record = transitions.closed(record, last, LedgerHead(sequence=1))
+            continue
+        if action.kind is ActionKind.GIVE_WAY:
+            record = transitions.gave_way(record)
+            continue
+        if action.kind is ActionKind.OPEN:
+            record = transitions.opened(record, run="run", at=AT)
             continue
         step = action.step
         assert step is not None
@@ -100,7 +127,7 @@ def play(
 
 
 def test_a_release_without_trouble_takes_every_step_once_in_order() -> None:
-    """The plain path does the eight steps and promotes."""
+    """The plain path does every step of its plan and promotes."""
     record, done = play(a_record(live=1, new=2), FakeCluster("chat-r1"), {})
 
     assert list(FORWARD) == done
@@ -137,7 +164,7 @@ def test_a_failed_step_ends_without_the_candidate(step: StepName) -> None:
 
     assert {"chat-r1"} == cluster.apps
     assert a_release(1) == record.live
-    assert (StepName.MOVE_BACK in done) is (step in (StepName.SHIFT, StepName.BAKE))
+    assert (StepName.MOVE_BACK in done) is (step in (StepName.SHIFT, StepName.BAKE, StepName.RECEIPT))
 
 
 def test_traffic_moves_back_before_the_candidate_is_removed() -> None:
@@ -161,25 +188,147 @@ def test_failing_to_tidy_up_does_not_undo_a_promotion() -> None:
     assert Outcome.PROMOTED is record.past[-1].outcome
 
 
-@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
-def test_a_check_that_does_not_pass_refuses_the_release(verdict: Verdict) -> None:
-    """Could not measure stops a release as surely as a failure does."""
+def a_check(verdict: Verdict) -> CheckResult:
+    """Return a check that says so."""
+    return CheckResult(name="facts", verdict=verdict, summary="1 of 12 right")
+
+
+def judged(verdict: Verdict) -> ServiceRecord:
+    """Return a record whose quality checks gave that verdict."""
     record = transitions.begun(a_record(live=1, new=2), StepName.QUALITY, at=AT)
-    check = CheckResult(name="facts", verdict=verdict, summary="1 of 12 right")
+    return transitions.ended(record, StepName.QUALITY, detail="", checks=(a_check(verdict),), at=AT)
 
-    record = transitions.ended(record, StepName.QUALITY, detail="", checks=(check,), at=AT)
 
-    progress = transitions.on_its_way(record)
+def test_a_check_that_fails_refuses_the_release() -> None:
+    """The reason is the check's."""
+    progress = transitions.on_its_way(judged(Verdict.FAIL))
+
     assert progress.failure == Failure(step=StepName.QUALITY, outcome=Outcome.REFUSED, reason="facts: 1 of 12 right")
-    assert (check,) == progress.checks
+    assert (a_check(Verdict.FAIL),) == progress.checks
     step = progress.step(StepName.QUALITY)
     assert step is not None
     assert StepState.FAILED is step.state
 
 
+def test_a_check_that_could_not_measure_asks_a_person() -> None:
+    """It is neither a pass nor a fail, so nothing goes on and nothing is undone."""
+    record = judged(Verdict.INCONCLUSIVE)
+
+    progress = transitions.on_its_way(record)
+    assert progress.failure is None
+    assert progress.question is not None
+    assert "facts: 1 of 12 right" == progress.question.text
+    assert Action(kind=ActionKind.ASK) == next_action(record, Observed())
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_person_decides_what_could_not_be_measured(granted: bool) -> None:
+    """Granted, the release goes on; refused, it is undone with the person's name."""
+    answer = Approval(step=StepName.QUALITY, granted=granted, who="ada", why="I read them", at=AT)
+
+    progress = transitions.on_its_way(transitions.answered(judged(Verdict.INCONCLUSIVE), answer))
+
+    assert (answer,) == progress.approvals
+    assert progress.question is None
+    reason = progress.failure.reason if progress.failure else None
+    assert (None if granted else "ada refused it: I read them") == reason
+
+
+def test_an_answer_to_another_question_is_no_answer() -> None:
+    """A form that was left open does not decide what was asked later."""
+    answer = Approval(step=StepName.APPROVE, granted=True, who="ada", at=AT)
+
+    with pytest.raises(transitions.NotFound, match="waits for this answer"):
+        transitions.answered(judged(Verdict.INCONCLUSIVE), answer)
+
+
 def test_checks_that_all_pass_stop_nothing() -> None:
-    """A release goes on only over passes."""
-    assert judge(StepName.SMOKE, (CheckResult(name="a", verdict=Verdict.PASS, summary=""),)) is None
+    """A release goes on over passes alone."""
+    passed = (a_check(Verdict.PASS),)
+
+    assert judge(Kind.RELEASE, StepName.SMOKE, passed) is None
+    assert "" == doubt(Kind.RELEASE, StepName.SMOKE, passed)
+
+
+def test_a_loss_while_going_back_does_not_lead_forth_again() -> None:
+    """What is bad enough to leave stays left."""
+    lost = (CheckResult(name="receipt", verdict=Verdict.FAIL, summary="1 lost"),)
+
+    assert judge(Kind.ROLL_BACK, StepName.RECEIPT, lost) is None
+    assert judge(Kind.RELEASE, StepName.RECEIPT, lost) is not None
+
+
+def test_a_newer_request_takes_the_place_of_what_has_not_shifted() -> None:
+    """The older release ends as superseded, and the newer one is made."""
+    record = transitions.asked(up_to(StepName.QUALITY), a_request(3))
+
+    record, done = play(record, FakeCluster("chat-r1"), {})
+
+    assert [Outcome.SUPERSEDED, Outcome.PROMOTED] == [one.outcome for one in record.past]
+    assert ["request-2", "request-3"] == [one.request for one in record.past]
+    assert StepName.MOVE_BACK not in done
+
+
+@pytest.mark.parametrize("step", [StepName.BAKE, StepName.TIDY, StepName.RECEIPT])
+def test_a_newer_request_waits_for_what_has_shifted(step: StepName) -> None:
+    """Traffic is not led about by whoever asks last."""
+    cluster = FakeCluster("chat-r1")
+    cluster.apps.add("chat-r2")
+    cluster.live = "chat-r2"
+
+    record, _ = play(transitions.asked(up_to(step), a_request(3)), cluster, {})
+
+    assert [Outcome.PROMOTED, Outcome.PROMOTED] == [one.outcome for one in record.past]
+
+
+def test_a_request_for_what_is_on_its_way_changes_nothing() -> None:
+    """The same commit and spec, asked for twice, are one release."""
+    record = transitions.asked(up_to(StepName.QUALITY), a_request(2).model_copy(update={"id": "again"}))
+
+    assert ActionKind.GIVE_WAY is not next_action(record, Observed()).kind
+
+
+def test_a_roll_back_leads_to_the_release_before_and_keeps_both() -> None:
+    """Its plan has no check and no tidying: what it leads to was live before."""
+    record = a_record(live=2, new=1, kind=Kind.ROLL_BACK).model_copy(update={"previous": a_release(1)})
+    cluster = FakeCluster("chat-r2")
+    cluster.apps.add("chat-r1")
+
+    record, done = play(record, cluster, {})
+
+    assert list(PLANS[Kind.ROLL_BACK]) == done
+    assert (a_release(1), a_release(2)) == (record.live, record.previous)
+    assert {"chat-r1", "chat-r2"} == cluster.apps
+
+
+@pytest.mark.parametrize("kind", [Kind.PROMOTE, Kind.ROLL_BACK])
+def test_what_was_kept_warm_is_not_removed_because_it_was_not_led_to(kind: Kind) -> None:
+    """The release before stays, whatever came of leading to it."""
+    record = a_record(live=2, new=1, kind=kind).model_copy(update={"previous": a_release(1)})
+    cluster = FakeCluster("chat-r2")
+    cluster.apps.add("chat-r1")
+
+    record, done = play(record, cluster, {StepName.READY: "fails"})
+
+    assert StepName.REMOVE not in done
+    assert ({"chat-r1", "chat-r2"}, a_release(1)) == (cluster.apps, record.previous)
+
+
+@given(
+    kind=st.sampled_from([Kind.PROMOTE, Kind.ROLL_BACK]),
+    fate=st.dictionaries(st.sampled_from(StepName), st.sampled_from(FATES)),
+)
+def test_going_back_ends_whatever_happens(kind: Kind, fate: dict[StepName, str]) -> None:
+    """Record and target agree on what is live, and something is."""
+    record = a_record(live=2, new=1, kind=kind).model_copy(update={"previous": a_release(1)})
+    cluster = FakeCluster("chat-r2")
+    cluster.apps.add("chat-r1")
+
+    record, _ = play(record, cluster, fate)
+
+    assert record.live is not None
+    if "cluster restarts" not in fate.values():
+        assert cluster.live == record.live.name
 
 
 def up_to(step: StepName) -> ServiceRecord:
@@ -207,7 +356,7 @@ def test_a_candidate_that_was_started_again_is_waited_for() -> None:
     assert Action(kind=ActionKind.STEP, step=StepName.READY) == action
 
 
-@pytest.mark.parametrize("step", [StepName.BAKE, StepName.TIDY])
+@pytest.mark.parametrize("step", [StepName.BAKE, StepName.TIDY, StepName.RECEIPT])
 def test_a_release_that_lost_the_live_address_is_led_there_again(step: StepName) -> None:
     """What comes after the shift is done with the traffic, or not at all."""
     cluster = FakeCluster("chat-r1")
@@ -261,4 +410,4 @@ def test_a_record_survives_a_round_trip() -> None:
 def test_two_releases_are_never_on_their_way_at_once() -> None:
     """Opening a release while one is on its way is a conflict."""
     with pytest.raises(transitions.Conflict, match="chat-r2 is still on its way"):
-        transitions.opened(a_record(live=1, new=2), a_release(3), run="", reason="", at=AT)
+        transitions.opened(transitions.asked(a_record(live=1, new=2), a_request(3)), run="", at=AT)

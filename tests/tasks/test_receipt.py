@@ -7,14 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks._receipt import ProbeReport, Receipt, receipt
+from tasks._receipt import UNANSWERED, ProbeReport, Receipt, receipt, report_of
 from tasks._receipt_text import markdown, sentence, summary
-from tasks._requests import Kind, Outcome, Request, read_journal
+from tasks._requests import Beat, Kind, Lines, Outcome, Request, open_journal, read_journal
+from tasks._turns import Hole, Turn
 from tasks.records import Verdict
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
-unhurried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-PROBE = ProbeReport(asked_s=100, open_s=99, cpu_s=0.5, wall_s=20, stall_s=0.01)
+unhurried = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROBE = ProbeReport(due=100, made=99, asked_s=100, open_s=99, cpu_s=0.5, wall_s=20, stall_s=0.01)
+HOLE = Hole(since=EPOCH + timedelta(seconds=4), until=EPOCH + timedelta(seconds=9))
 
 
 def request(
@@ -62,8 +64,10 @@ def test_totals_add_up(ended: list[Request]) -> None:
     assert seen.requests == len(ended) == seen.streams + seen.plain
     assert sum(seen.by_release.values()) == len(ended)
     assert sum(sum(second.by_release.values()) for second in seen.seconds) == len(ended)
-    assert sum(second.failed for second in seen.seconds) == seen.lost + seen.truncated
-    assert len(seen.losses) == min(20, seen.lost + seen.truncated)
+    assert sum(second.failed for second in seen.seconds) == seen.failed
+    assert sum(second.slow for second in seen.seconds) == seen.slow
+    assert sum(sum(faults.values()) for faults in seen.faults.values()) == seen.failed + seen.slow
+    assert len(seen.losses) == min(20, seen.failed)
     assert all(0 <= switch.streams_open <= seen.streams for switch in seen.switches)
 
 
@@ -81,7 +85,7 @@ def test_order_does_not_matter(ended: list[Request], random: Any) -> None:
 @given(requests())
 def test_survives_json(ended: list[Request]) -> None:
     """A receipt is equal after a round trip, and so is each line of the journal."""
-    seen = receipt(ended, PROBE)
+    seen = receipt(ended, PROBE, turns=[Turn(release="chat-r1")], holes=[HOLE])
 
     assert Receipt.from_json(seen.to_json()) == seen
     assert [Request.from_json(r.model_dump_json()) for r in ended] == ended
@@ -137,27 +141,93 @@ def test_kept_alive_stragglers_make_no_switch() -> None:
     assert [s.after_s for s in receipt([*new, *stuck]).switches] == [5]
 
 
-def test_answer_by_a_release_that_was_never_live() -> None:
-    """A whole answer by a release outside the live ones is a loss that names it."""
+def test_answer_by_a_release_that_was_not_live() -> None:
+    """A whole answer by a release outside its turn is wrong, is counted for it, and fails the receipt."""
     ended = [request(0, 0), request(1, 1, release="chat-r9")]
-    seen = receipt(ended, may_answer={"chat-r1"})
+    seen = receipt(ended, turns=[Turn(release="chat-r1")])
 
-    assert (seen.lost, seen.requests) == (1, 2)
-    assert seen.losses[0].note == "answered by chat-r9, which was never live"
+    assert (seen.wrong, seen.lost, seen.requests) == (1, 0, 2)
+    assert seen.losses[0].note == "answered by chat-r9, which was not live then"
+    assert seen.faults == {"chat-r9": {"wrong": 1}}
+    assert seen.verdict is Verdict.FAIL
+
+
+def test_slow_answers_are_counted_by_second_and_release() -> None:
+    """A late first token, a late plain answer and a gap are slow; a long stream is not; none of them is a loss."""
+    ended = [
+        request(0, 0, 9, first=1003.0),
+        request(1, 0.2, 3, kind=Kind.PLAIN),
+        request(2, 0.4, 9, "chat-r2", first=1001.0, longest_gap_s=2.5),
+        request(3, 0.6, 90, first=1001.0),
+        request(4, 0.8, 3, None),
+    ]
+    seen = receipt(ended, slow_s=2)
+
+    assert (seen.slow, seen.failed, seen.slow_s) == (3, 1, 2)
+    assert seen.faults == {UNANSWERED: {"lost": 1}, "chat-r1": {"slow": 2}, "chat-r2": {"slow": 1}}
+    assert {second.second: second.slow for second in seen.seconds} == {3: 1, 9: 2, 90: 0}
+    assert receipt(ended[:4], slow_s=2).verdict is Verdict.PASS
+    assert sentence(seen).endswith("3 took longer than 2 s.")
 
 
 @pytest.mark.parametrize(
-    ("ended", "open_s", "verdict"),
+    ("ended", "probe", "more", "verdict"),
     [
-        pytest.param([], 100, Verdict.INCONCLUSIVE, id="nothing asked"),
-        pytest.param([request(0, 0)], 90, Verdict.INCONCLUSIVE, id="probe too slow"),
-        pytest.param([request(0, 0)], 95, Verdict.PASS, id="just enough"),
-        pytest.param([request(0, 0), request(1, 0, release=None)], 90, Verdict.FAIL, id="loss weighs more"),
+        pytest.param([], {}, {}, Verdict.INCONCLUSIVE, id="nothing asked"),
+        pytest.param([request(0, 0)], {"open_s": 90}, {}, Verdict.INCONCLUSIVE, id="too few streams"),
+        pytest.param([request(0, 0)], {"made": 94}, {}, Verdict.INCONCLUSIVE, id="rate not kept"),
+        pytest.param([request(0, 0)], {"open_s": 95, "made": 95}, {}, Verdict.PASS, id="just enough"),
+        pytest.param([request(0, 0, release=None)], {"made": 9}, {}, Verdict.FAIL, id="loss weighs more"),
+        pytest.param([request(0, 0)], {}, {"holes": [HOLE]}, Verdict.PASS, id="hole"),
+        pytest.param(
+            [request(0, 0)],
+            {},
+            {"holes": [HOLE.model_copy(update={"moving": True})]},
+            Verdict.INCONCLUSIVE,
+            id="hole across a switch",
+        ),
+        pytest.param([request(0, 0)], {}, {"broken": "OSError"}, Verdict.INCONCLUSIVE, id="probe broke"),
     ],
 )
-def test_verdict(ended: list[Request], open_s: float, verdict: Verdict) -> None:
-    """A loss fails; a probe that did not ask what it should proves nothing."""
-    assert receipt(ended, PROBE.model_copy(update={"open_s": open_s})).verdict is verdict
+def test_verdict(ended: list[Request], probe: dict[str, Any], more: dict[str, Any], verdict: Verdict) -> None:
+    """A loss fails; a probe that did not ask what it should, or did not see the switch, proves nothing."""
+    assert receipt(ended, PROBE.model_copy(update=probe), **more).verdict is verdict
+
+
+def test_holes_are_told() -> None:
+    """A hole is in the receipt in seconds from the first request, and in its words."""
+    seen = receipt([request(0, 1)], PROBE, holes=[HOLE])
+
+    assert [(gap.from_s, gap.to_s, gap.moving) for gap in seen.gaps] == [(3, 8, False)]
+    assert sentence(seen).endswith("No probe ran from 3 s to 8 s.")
+    assert "| no probe ran from 3.0 s | to 8.0 s |" in markdown(seen)
+
+
+def test_nobody_was_live() -> None:
+    """Where no release could answer, that nothing was asked is said as what it is, and is no pass."""
+    seen = receipt([], PROBE, turns=())
+
+    assert sentence(seen) == "Nobody was live, so there was nothing to see."
+    assert seen.verdict is Verdict.INCONCLUSIVE
+
+
+def test_clocks_of_several_runs() -> None:
+    """Requests of runs whose monotonic clocks begin anew lie where the wall clock says, lasting as they did."""
+    anew = request(2, 10, release="chat-r2").model_copy(update={"started": 3.0, "answered": 3.0, "ended": 5.0})
+    later = [anew, request(3, 20, release="chat-r2")]
+    seen = receipt([*later, request(0, 0), request(1, 1)])
+
+    assert [second.second for second in seen.seconds] == [1, 2, 12, 21]
+    assert [switch.after_s for switch in seen.switches] == [10]
+
+
+def test_beats_add_up() -> None:
+    """What several probes did is the sum of their beats, and the worst of their stalls."""
+    beats = [Beat(at=EPOCH, due=2, made=1, asked_s=1, open_s=0.5, stall_s=0.1), Beat(at=EPOCH, due=2, made=2)]
+    seen = report_of(beats)
+
+    assert (seen.due, seen.made, seen.stall_s) == (4, 3, 0.1)
+    assert seen.achieved == 0.5
 
 
 def test_words() -> None:
@@ -166,21 +236,25 @@ def test_words() -> None:
     switched = [request(2 + n, 2 + n, release="chat-r2") for n in range(3)]
     seen = receipt([request(0, 0, lasting=4), lost, *switched], PROBE)
 
-    assert summary(seen).startswith("5 requests (5 streams), 1 lost, 0 truncated, 1 streams open across 1 switches")
-    assert sentence(seen) == "Clients lost answers: 1 lost and 0 truncated, of 5 requests."
+    assert summary(seen).startswith("5 requests (5 streams), 1 lost, 0 truncated, 0 wrong, 0 slow, 1 streams open")
+    assert sentence(seen) == "Clients lost answers: 1 lost, 0 truncated and 0 by a wrong release, of 5 requests."
     assert "HTTP 500: a \\| b" in markdown(seen)
     assert "| chat-r1 → chat-r2 | 1 |" in markdown(seen)
     assert "asked 99.0% of what it was told to" in markdown(seen)
 
 
 def test_journal_of_a_killed_probe(tmp_path: Any) -> None:
-    """Whole lines of a journal are read back; a half-written last one is dropped, a broken inner one is not."""
+    """Whole lines are read back and gone on with; a half-written last one is dropped, a broken inner one is not."""
     path = tmp_path / "probe.jsonl"
-    ended = [request(0, 0), request(1, 1)]
-    lines = b"".join(r.model_dump_json().encode() + b"\n" for r in ended)
+    ended, beat = [request(0, 0), request(1, 1)], Beat(at=EPOCH, first=True)
+    lines = b"".join(line.model_dump_json().encode() + b"\n" for line in (beat, *ended))
     path.write_bytes(lines + lines[:40])
 
-    assert list(read_journal(path)) == ended
+    assert read_journal(path) == Lines(requests=tuple(ended), beats=(beat,))
+
+    with open_journal(path) as journal:
+        journal.write(beat.model_dump_json().encode() + b"\n")
+    assert read_journal(path) == Lines(requests=tuple(ended), beats=(beat, beat))
 
     path.write_bytes(lines[:40] + b"\n" + lines)
     with pytest.raises(ValueError, match="Request"):

@@ -1,8 +1,8 @@
 """Foreign text is shown, but can neither break a table nor hide."""
 
 from tasks._completions import Answer
-from tasks._rendering import evidence, one_line, results_markdown
-from tasks.records import CheckResult, Verdict
+from tasks._rendering import TITLES, cut, evidence, one_line, results_markdown, visible
+from tasks.records import CheckResult, StepName, Verdict
 
 
 def answer(text: str, error: str | None = None) -> Answer:
@@ -47,3 +47,20 @@ def test_a_table_of_verdicts_with_evidence_of_what_did_not_pass() -> None:
         "",
         r"    ```\n# title",
     ]
+
+
+def test_every_step_has_a_title_of_its_own() -> None:
+    """A new step cannot be shown without a name, nor under that of another."""
+    assert set(StepName) == set(TITLES)
+    assert len(set(TITLES.values())) == len(TITLES)
+
+
+def test_what_is_cut_is_counted() -> None:
+    """A text that fits stays as it is; of a longer one the rest is told."""
+    assert cut("four", 4) == "four"
+    assert cut("a" * 5004, 4) == "aaaa… (5,000 more characters)"
+
+
+def test_only_line_breaks_and_tabs_of_what_does_not_print_are_kept() -> None:
+    """A text of several lines keeps them, and can neither hide nor reverse anything."""
+    assert visible("é\n\ta\u202eb\x00\r\ud800") == "é\n\ta\\u202eb\\x00\\r\\ud800"

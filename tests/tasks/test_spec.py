@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks._spec_file import load_spec, parse_spec, service_names
 from tasks.errors import BadInput, NotFound
-from tasks.spec import ServiceSpec, load_spec, parse_spec, service_names
+from tasks.spec import ServiceSpec
 
 SMALLEST = "service: chat\nmodel: org/name\n"
 

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from tasks._receipt import Receipt, Second, Switch, receipt
-from tasks._timeline import BOTTOM, LOSS, TOP, timeline
+from tasks._receipt import Gap, Receipt, Second, receipt
+from tasks._switches import Switch
+from tasks._timeline import BOTTOM, LEFT, LOSS, RIGHT, TOP, UNWATCHED, timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 SWITCH = Switch(
@@ -58,7 +59,17 @@ def test_losses_are_marked() -> None:
     red = [[rect for rect in svg.iter(f"{SVG}rect") if rect.get("fill") == LOSS] for svg in (lossy, clean)]
 
     assert [len(ticks) for ticks in red] == [2, 0]
-    assert {"lost or truncated", "no release"} <= set(words(lossy))
+    assert {"lost, truncated or wrong", "no release"} <= set(words(lossy))
+
+
+def test_unwatched_times_are_marked() -> None:
+    """A time without a probe is a band that reaches from its beginning to its end, inside the picture."""
+    seen = receipt([]).model_copy(update={"gaps": (Gap(from_s=-5, to_s=2, moving=False),)})
+    svg = ET.fromstring(timeline(seen))  # noqa: S314 - our own text
+    bands = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("fill") == UNWATCHED and rect.get("rx") is None]
+
+    assert [(band.get("x"), band.get("width")) for band in bands] == [(str(LEFT), str((RIGHT - LEFT) / 5))]
+    assert "no probe ran" in words(svg)
 
 
 def test_long_runs_are_binned() -> None:

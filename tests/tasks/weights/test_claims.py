@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks._processes import this_process
 from tasks._stores.folder import FolderStore
 from tasks._stores.store import Store
 from tasks._weights import claims
@@ -22,7 +23,6 @@ from tasks._weights.claims import (
     is_free,
     read_claim,
     take_claim,
-    this_process,
 )
 from tasks._weights.layout import claim_key
 from tasks.errors import Conflict, Unreachable

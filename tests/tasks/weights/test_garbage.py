@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tasks._processes import this_process
 from tasks._stores.store import OpenUpload
-from tasks._weights.claims import Claim, this_process
+from tasks._weights.claims import Claim
 from tasks._weights.garbage import GRACE_S, Action, Found, Mark, Marks, decide, marked, plan
 from tasks._weights.references import Reference
 from tests.fakes.commits import HUB, MODEL

@@ -1,0 +1,22 @@
+"""The flow ``check_live``: looks at a live release, and leads back from one that fails look after look."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from tasks import releasing, watching
+from tasks._world import open_world
+from tasks.settings import read_settings
+
+
+@flow(name="check-live", flow_run_name="{service}: check what is live")
+def check_live(service: str) -> State[Any]:
+    """Ask the live release its golden prompts; finish first what a dead run left on its way.
+
+    Args:
+        service: Name of the service, e.g. chat.
+
+    """
+    with open_world(read_settings()) as world:
+        return watching.check_live(releasing.engine_for(world, service), world)

@@ -1,0 +1,24 @@
+"""The flow ``restore``: the last good release in a target that may be empty, from the store alone."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from tasks import releasing
+from tasks._world import open_world
+from tasks.settings import read_settings
+
+
+@flow(name="restore", flow_run_name="{service}: restore")
+def restore(service: str, reason: str = "", actor: str = "") -> State[Any]:
+    """Bring up the release that the record says is live; nothing but the store is needed.
+
+    Args:
+        service: Name of the service, e.g. chat.
+        reason: Why; kept in the record.
+        actor: Who asks; kept in the record.
+
+    """
+    with open_world(read_settings()) as world:
+        return releasing.restore(releasing.engine_for(world, service), world, actor=actor, reason=reason)

@@ -1,0 +1,73 @@
+"""One service that lives through all tests of a module, as a real one does, with clients at its live address.
+
+Its releases go on counting from test to test.  A test that leaves it in disorder fails, and the next one gets a new
+one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.settings import RaySettings, StoreSettings
+from tests.fakes.hubs import RunningHub, running_hub
+from tests.fakes.ray_serve import RayServe, serving
+from tests.faults.releases.stage import GOOD, Stage, were_live, write_prompts
+from tests.faults.releases.traffic import flowing
+
+
+@dataclass
+class Theatre:
+    """What all stages stand on, and the last one, if it is in order."""
+
+    store: StoreSettings
+    ray: RaySettings
+    hub: RunningHub
+    cluster: RayServe
+    stage: Stage | None = None
+
+
+@pytest.fixture(scope="module")
+def theatre(s3: StoreSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """Run a Hub and a cluster."""
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub, serving(cluster := RayServe()) as ray:
+        yield Theatre(s3, ray, hub, cluster)
+
+
+@pytest.fixture
+def stage(theatre: Theatre, tmp_path: Path) -> Iterator[Stage]:
+    """Give a service with two good releases and clients; in the end all is in order, and nobody lost a request."""
+    stage, theatre.stage = theatre.stage, None
+    theatre.cluster.start_s = theatre.cluster.stop_s = 0.0
+    if stage is None:
+        stage = opened(theatre, tmp_path)
+    stage.answer(lambda _release: GOOD)
+    before = stage.record()
+    try:
+        with flowing(stage.address) as stage.traffic:
+            yield stage
+    finally:
+        stage.stop()
+    stage.rest()
+    stage.assert_that_nobody_lost(were_live(before, stage.record()))
+    stage.runs.clear()
+    stage.bad.clear()
+    if not stage.dark:
+        theatre.stage = stage
+
+
+def opened(theatre: Theatre, folder: Path) -> Stage:
+    """Return a service with two releases: the live one, and the one before."""
+    theatre.cluster.apps.clear()
+    store = theatre.store.model_copy(update={"url": f"{theatre.store.url}/{folder.name}"})
+    stage = Stage(store, theatre.ray, theatre.hub, theatre.cluster, folder)
+    write_prompts(folder)
+    stage.answer(lambda _release: GOOD)
+    try:
+        for _ in range(2):
+            stage.carry(stage.wanted())
+    finally:
+        stage.stop()
+    stage.runs.clear()
+    return stage

@@ -1,0 +1,159 @@
+"""A release run that is killed is finished by itself: real Prefect server and worker, and a real ``kill -9``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from tasks.local import ports
+from tasks.records import StepName
+from tasks.runs import RELEASE, start_run
+from tests.fakes.s3 import seaweed
+from tests.flows.stage import Stage, staged
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 120.0
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Orchestra:
+    """A stage with a Prefect server of its own; ``environment`` is that of its processes."""
+
+    stage: Stage
+    api: str
+    environment: dict[str, str]
+    folder: Path
+
+    @contextmanager
+    def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command of Prefect's until the block is left and all that it started."""
+        log = self.folder / f"{command[0]}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "--no-prompt", *command],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                yield process
+            finally:
+                end(process)
+
+    def do(self, *command: str) -> None:
+        """Run a Python module to its end."""
+        subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, env=self.environment, check=True, capture_output=True
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and everything that it started."""
+    try:
+        family = list(psutil.Process(process.pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        family = []
+    for member in (*family, process):
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait(30)
+    psutil.wait_procs(family, 30)
+
+
+def until(come: Callable[[], Any]) -> Any:
+    """Return what has come, waiting for it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := come()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def orchestra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
+    """Start S3, Hub, cluster and a Prefect server, register the deployments."""
+    tmp_path, port = tmp_path_factory.mktemp("orchestra"), ports.choose(taken=set())
+    api = f"http://127.0.0.1:{port}/api"
+    (tmp_path / "s3").mkdir()
+    with seaweed(tmp_path / "s3") as s3, staged(tmp_path, s3, api) as (stage, variables):
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            **variables,
+            "PYTHONPATH": str(ROOT),
+            "PREFECT_API_URL": api,
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "DO_NOT_TRACK": "1",
+        }
+        shown = Orchestra(stage, api, environment, tmp_path)
+        with shown.running("server", "start", "--host", "127.0.0.1", "--port", str(port)):
+            until(lambda: answers(f"{api}/ready"))
+            shown.do("prefect", "--no-prompt", "work-pool", "create", "slipway", "--type", "process")
+            shown.do("prefect", "--no-prompt", "deploy", "--all")
+            shown.do("tasks.automations")
+            shown.do("tasks.automations")
+            yield shown
+
+
+def answers(url: str) -> bool:
+    """Return whether something answers there."""
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_killed_run_is_finished_by_the_flow_that_its_crash_starts(orchestra: Orchestra) -> None:
+    """Its worker says that it crashed, the trigger starts ``finish``, and the release is live."""
+    stage = orchestra.stage
+    stage.publish(1)
+    stage.cluster.start_s = 5.0
+    with orchestra.running("worker", "start", "--pool", "slipway", "--type", "process") as worker:
+        run = start_run(orchestra.api, RELEASE, {"service": "chat"})
+        until(lambda: (current := stage.record().current) and current.step(StepName.READY))
+        flow = next(one for one in psutil.Process(worker.pid).children(recursive=True) if is_run(one, str(run)))
+        flow.send_signal(signal.SIGKILL)
+
+        ended = until(lambda: stage.record().past)[-1]
+
+    assert "promoted" == ended.outcome
+    assert str(run) == ended.request
+    assert str(run) != ended.run
+    assert 1 == stage.cluster.replicas
+
+
+def is_run(process: psutil.Process, run: str) -> bool:
+    """Return whether a process carries that flow run."""
+    try:
+        return run in json.dumps(process.environ())
+    except psutil.Error:
+        return False
+
+
+def test_the_automations_are_there_once(orchestra: Orchestra) -> None:
+    """Registering twice makes no second one."""
+    with SyncPrefectClient(api=orchestra.api) as client:
+        names = [automation.name for automation in client.read_automations()]
+
+    assert 1 == names.count("slipway-dead-runs-are-crashed")
+    assert [name for name in names if "finish-after-a-crash" in name]
