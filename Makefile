@@ -1,7 +1,7 @@
 # What a person types.  GNU make; each step that fails ends with a sentence of its own.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help install controller payload up down demo test check bench-weights bench-quality lock clean
+.PHONY: help install controller payload up down demo test check bench-weights bench-quality bench-release bench-probe faults lock clean
 
 # The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
 PYTHON ?=
@@ -53,6 +53,15 @@ bench-weights: install ## measure the weights' road against other tools; SIZE=sm
 
 bench-quality: install ## judge planted defects and the same model by the real checks; SIZE=small takes minutes, JSON=1 prints JSON
 	$(BIN)/python -m tests.bench.quality $(if $(SIZE),--size $(SIZE)) $(if $(RUNS),--runs $(RUNS)) $(if $(filter 1,$(JSON)),--json)
+
+bench-release: install ## measure releases and what clients meet on the real stack; SIZE=small takes minutes, on fakes; JSON=1
+	$(BIN)/python -m tests.bench.release $(if $(SIZE),--size $(SIZE)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(JSON)),--json)
+
+bench-probe: install ## measure the probe itself; JSON=1 prints JSON
+	$(BIN)/python -m tests.bench.probe $(if $(filter 1,$(JSON)),--json)
+
+faults: install  ## only the tests of faults: kills, lost answers, wrong bytes, two runs at once
+	$(BIN)/python -m pytest tests/faults
 
 COMPILE := .tools/uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url $(if $(UPGRADE),--upgrade)
 

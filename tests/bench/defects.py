@@ -1,7 +1,9 @@
 """Defects that commits of real models had, planted in a copy of a good one: every file stays one that loads.
 
 Each turns the folder of a good model into that of a bad one which starts, is healthy and fast, and answers.  They
-are the six kinds of goal R4, each kind from the plain to the subtle, and none was chosen by what the checks find.
+are the six kinds of goal R4, each kind from the plain to the subtle.  What was asked of each is that it changes
+answers, never that a check finds it.
+
 Weights are changed where they lie, so that shapes, types and sizes stay; the other files are changed as text.
 """
 

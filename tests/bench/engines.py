@@ -79,7 +79,7 @@ def _await(engine: Engine, log: Path) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the engine, politely, and then whatever it started that is still there: its core is a process of its own."""
+    """End the engine, politely, and then what it left behind: its core is a process that outlives it."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_DEADLINE_S)

@@ -4,10 +4,10 @@ Goal R4.  A good model is live; beside it start, one after another, candidates w
 the good model itself, which is judged ``--runs`` times.  All are the real engine and the real checks, asked with the
 prompts and thresholds of ``serve/services/chat.yaml``: smoke, quality, and the comparison with the live release.
 
-For the same model nothing may differ but what differs in life: its engine batches otherwise (few sequences at once,
-no prefix cache), and each run asks in another order, so many at once, by its seed.  Standard output holds the report
-alone, a table or JSON; what happens meanwhile is said on standard error.  The exit code is 1 when a candidate could
-not be judged, whatever the figures are.
+For the same model nothing may differ but what differs in life: its engine batches otherwise, and each run asks in
+another order, so many at once, by its seed.  In float32 on a CPU the answers were the same letter by letter even so:
+``runs_with_other_answers`` tells whether the false alarms say anything.  Standard output holds the report alone;
+what happens meanwhile is said on standard error.  The exit code is 1 when a candidate could not be judged.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from tests.fakes.prometheus import serving as serving_prometheus
 
 COMMIT = "1" * 40
 RELEASE = Release(service="chat", number=1, model="org/model", commit=COMMIT, hub="http://hub", spec={})
-SPEC = ServiceSpec.model_validate({"service": "chat", "model": "org/model", "deadlines": {"request": 0.5}})
+SPEC = ServiceSpec.model_validate({"service": "chat", "model": "org/model", "deadlines": {"request": 10}})
 IMPATIENT = ServiceSpec.model_validate({"service": "chat", "model": "org/model", "deadlines": {"request": 0.1}})
 PROMPTS = parse_prompts(
     """

@@ -50,7 +50,7 @@ class Traffic:
         return {one.release for one in list(self.got) if one.release}
 
     async def _flow(self) -> None:
-        async with client(kept=True) as kept, client(kept=False) as fresh, asyncio.TaskGroup() as group:
+        async with _client(kept=True) as kept, _client(kept=False) as fresh, asyncio.TaskGroup() as group:
             for _ in range(STREAMS):
                 group.create_task(self._hold_streams(kept))
             begun, number = time.monotonic(), 0
@@ -92,7 +92,7 @@ def flowing(address: str) -> Iterator[Traffic]:
 
 
 @asynccontextmanager
-async def client(*, kept: bool) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(*, kept: bool) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_keepalive_connections=None if kept else 0)
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
         yield client
