@@ -71,6 +71,7 @@ def _wrongs(asked: Sequence[Pair], checks: Checks) -> Iterator[tuple[str, str, W
     yield "paired_variety", "were given to another prompt as well", again
     yield "paired_refusals", "decline", lambda pair: _each(pair, _agreement.refuses)
     yield "paired_language", "are in another language than the live ones", lambda pair: (_translated(pair), False)
+    yield "paired_endings", "did not end by themselves", _ran_on
     yield "paired_repetition", "repeat themselves", faulty(Fault.REPETITIVE)
     yield "paired_template", "show marks of the chat template", faulty(Fault.TEMPLATE)
     yield "paired_readable", "are empty or unreadable", faulty(Fault.EMPTY, Fault.UNREADABLE)
@@ -157,6 +158,11 @@ def _translated(pair: Pair) -> bool:
 def _same(pair: Pair) -> bool:
     ours, theirs = _each(pair, _agreement.normalised)
     return ours == theirs
+
+
+def _ran_on(pair: Pair) -> tuple[bool, bool]:
+    """Return which side was cut off by the limit of tokens: a model that does not know its end goes on for ever."""
+    return pair.candidate.finish_reason == "length", pair.live.finish_reason == "length"
 
 
 def _each(pair: Pair, of: Callable[[str], T]) -> tuple[T, T]:

@@ -21,6 +21,7 @@ TEMPLATE = re.compile(
     | \[/?INST\] | <</?SYS>>
     | </?(?:start|end)_of_turn>
     | ^\s*(?:user|assistant|system)\n             # the bare role line of a template whose marks were dropped
+    | \n(?:user|assistant|system)\n(?:[^\n]*\n){0,9}?(?:user|assistant|system)\n  # two of them: the end was not seen
     | \{%-?\s | \{\{-?\s*(?:messages|bos_token)   # the template's own source
     """,
     re.VERBOSE,

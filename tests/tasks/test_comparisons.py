@@ -1,6 +1,7 @@
 """A different model passes, a damaged one fails the check made for its damage, a broken side decides nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,6 +153,24 @@ def test_facts_lost(wrong: int, verdict: Verdict) -> None:
     assert verdict is result.verdict
     assert min(wrong, 5) == len(result.examples)
     assert wrong == result.measured["lost"]
+
+
+@pytest.mark.parametrize(("ran_on", "verdict"), [(0, PASS), (1, PASS), (12, FAIL)])
+def test_a_model_that_does_not_know_its_end_is_found(ran_on: int, verdict: Verdict) -> None:
+    """Its answers hold their facts and go on until the limit, where the live release's end by themselves."""
+    asked = [
+        replaced(pair, finish_reason="length") if number < ran_on else pair
+        for number, pair in enumerate(pairs(right))
+    ]
+
+    results = {result.name: result for result in compare(asked, Checks())}
+
+    assert verdict is results["paired_endings"].verdict
+
+
+def replaced(pair: Pair, **fields: object) -> Pair:
+    """Return the pair with another answer of the candidate's."""
+    return replace(pair, candidate=pair.candidate.model_copy(update=fields))
 
 
 def test_a_slice_that_is_lost_fails_although_the_whole_is_within_its_margin() -> None:

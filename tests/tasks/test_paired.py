@@ -55,6 +55,7 @@ TEXTS = {
     "paired_variety",
     "paired_refusals",
     "paired_language",
+    "paired_endings",
     "paired_repetition",
     "paired_template",
     "paired_readable",

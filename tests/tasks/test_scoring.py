@@ -48,6 +48,7 @@ def test_text_that_shows_nothing_is_empty(text: str) -> None:
         "<｜end▁of▁sentence｜>",  # noqa: RUF001 - the mark as it is spelt
         "Paris.<unk>",
         "assistant\nParis.",
+        "Paris.\nsystem\n\nuser\nI am planning to launch",
         "{% for message in messages %}",
     ],
 )
