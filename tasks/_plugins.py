@@ -5,7 +5,7 @@ as ``module:function``; it must be importable where the release runs.  It is cal
 spec's ``parameters`` as keywords, and returns
 
 * ``True`` or ``False``: pass or fail;
-* a ``tasks.records.CheckResult``: its verdict, summary, evidence and numbers are recorded as ``own.name``, the spec's name;
+* a ``tasks.records.CheckResult``: its verdict, summary, evidence and numbers are recorded as ``own.name``;
 * a tuple of those, at least one: recorded as ``own.name.its-own-name``.
 
     def speaks_latin(asked: Asked, *, words: int) -> bool:

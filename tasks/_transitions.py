@@ -6,7 +6,7 @@ write that says "shifted" is also the one that says which release is live.
 
 from datetime import datetime
 
-from tasks._machine import doubt, fulfils, gives_way, judge
+from tasks._machine import LEADS_BACK, doubt, fulfils, gives_way, judge
 from tasks.errors import Conflict, NotFound
 from tasks.records import (
     Approval,
@@ -24,8 +24,9 @@ from tasks.records import (
     StepState,
 )
 
-PAST_KEPT = 50
-"""Ended releases kept in the record: enough to explain the last weeks, small enough to read at every step."""
+PAST_KEPT, PAST_WHOLE = 50, 3
+"""Ended releases kept in the record, and how many of them with their evidence: enough to explain the last weeks, and
+small enough to read at every step."""
 
 
 def asked(record: ServiceRecord, request: Request) -> ServiceRecord:
@@ -142,8 +143,12 @@ def gave_way(record: ServiceRecord) -> ServiceRecord:
 
 
 def abandoned(record: ServiceRecord, reason: str) -> ServiceRecord:
-    """Return the record with the release on its way given up by a person, unless it is being undone already."""
-    if on_its_way(record).failure is not None:
+    """Return the record with the release on its way given up by a person.
+
+    What is being undone already stays so, and what leads back is not turned round: both end as they were to.
+    """
+    progress = on_its_way(record)
+    if progress.failure is not None or progress.kind in LEADS_BACK:
         return record
     return _with(record, question=None, failure=Failure(step=None, outcome=Outcome.REFUSED, reason=reason))
 
@@ -161,7 +166,9 @@ def ending(record: ServiceRecord, outcome: Outcome, *, at: datetime) -> Progress
 def closed(record: ServiceRecord, last: Progress, ledger: LedgerHead) -> ServiceRecord:
     """Return the record with the release on its way ended as ``last``, which is the newest entry of the ledger."""
     on_its_way(record)
-    return record.model_copy(update={"current": None, "past": (*record.past, last)[-PAST_KEPT:], "ledger": ledger})
+    past = (*record.past, last)[-PAST_KEPT:]
+    past = (*map(_without_evidence, past[:-PAST_WHOLE]), *past[-PAST_WHOLE:])
+    return record.model_copy(update={"current": None, "past": past, "ledger": ledger})
 
 
 def on_its_way(record: ServiceRecord) -> Progress:
@@ -169,6 +176,12 @@ def on_its_way(record: ServiceRecord) -> Progress:
     if record.current is None:
         raise Conflict(f"No release of {record.service} is on its way.", remedy="Start one.")
     return record.current
+
+
+def _without_evidence(past: Progress) -> Progress:
+    """Return an ended release without what the ledger and its page hold anyway."""
+    checks = (check.model_copy(update={"evidence": (), "examples": ()}) for check in past.checks)
+    return past.model_copy(update={"checks": tuple(checks)})
 
 
 def _others(progress: Progress, checks: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:

@@ -39,7 +39,7 @@ from tests.bench.measuring import Failed
 from tests.bench.outcomes import Carried
 from tests.bench.rig import RUN_S, SERVICE, Say, sampled
 
-LOAD = Load(1.0, 16, 2, 48, 1.0, looks=10)
+LOAD = Load(1.0, 16, 2, 48, 1.0, looks=5)
 LONG = (24, 900)
 """As many as share two cores so that one of them takes minutes, each nearly as long as the model's context."""
 AT_ONCE = 4

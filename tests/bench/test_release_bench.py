@@ -1,5 +1,7 @@
 """From the record and the clients' answers to the figures of releases: nothing that is wrong looks good."""
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
 
@@ -17,7 +19,7 @@ from tasks.records import (
     StepName,
     StepState,
 )
-from tests.bench.driver import Answer, Way
+from tests.bench.driver import Answer, Driver, Load, Way, driving
 from tests.bench.outcomes import (
     Carried,
     Decision,
@@ -34,6 +36,7 @@ from tests.bench.outcomes import (
     way_back,
 )
 from tests.bench.release import leads_back
+from tests.fakes.engine import Engine, Fault, serving
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 T = BEGAN.timestamp()
@@ -218,3 +221,51 @@ def test_a_roll_back_is_written_as_a_wish_or_as_a_failure() -> None:
     assert not leads_back(bare, 3)
     assert leads_back(bare, 2)
     assert leads_back(bare.model_copy(update={"waiting": wish}), 3)
+
+
+LIGHT = Load(40, 8, 2, 8, 0.0, looks=40, idle=1, idle_s=0.05, timeout_s=5)
+
+
+def wait_for(driver: Driver, what: Callable[[Answer], object]) -> Answer:
+    """Return the first answer that is so, of those to come."""
+    known, deadline = len(driver.seen()), time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if found := next((one for one in driver.seen()[known:] if what(one)), None):
+            return found
+        time.sleep(0.02)
+    raise AssertionError("no client got that")
+
+
+def whole(way: Way) -> Callable[[Answer], bool]:
+    """Return what tells whole answers to those who ask in this way."""
+    return lambda one: one.way is way and not one.fault
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "truncated"),
+    [(Fault.CUT, True), (Fault.NO_DONE, True), (Fault.RESET, False), (Fault.STATUS_500, False)],
+)
+def test_the_driver_sees_each_fault_for_what_it_is(fault: Fault, *, truncated: bool) -> None:
+    """And before it every client was answered whole."""
+    engine = Engine(delay_s=0.01)
+    with serving(engine) as url, driving(url, "chat", LIGHT) as driver:
+        for way in set(Way) - {Way.LONG}:
+            assert "chat-r1" == wait_for(driver, whole(way)).release
+        assert not [one for one in driver.seen() if one.fault]
+        engine.fault = fault
+
+        bad = wait_for(driver, lambda one: one.way is Way.STREAM and one.fault)
+
+    assert truncated is bad.truncated
+
+
+@pytest.mark.slow
+def test_a_long_stream_is_awaited() -> None:
+    """It is as long as asked, while all others come and go."""
+    with serving(Engine(delay_s=0.01)) as url, driving(url, "chat", LIGHT) as driver:
+        driver.open_long(2, 60)
+        found = wait_for(driver, lambda one: one.way is Way.LONG)
+
+    assert ("", 0) == (found.fault, driver.long_open)
+    assert found.ended - found.began >= 0.6

@@ -301,6 +301,25 @@ def test_a_roll_back_leads_to_the_release_before_and_keeps_both() -> None:
     assert {"chat-r1", "chat-r2"} == cluster.apps
 
 
+def test_a_roll_back_on_its_way_is_not_turned_round_by_another() -> None:
+    """A person who rolls back what already goes back gets just that."""
+    record = a_record(live=2, new=1, kind=Kind.ROLL_BACK)
+
+    assert record == transitions.abandoned(record, "again")
+
+
+def test_old_releases_keep_their_verdicts_and_lose_their_evidence() -> None:
+    """The record stays small, whatever was found; the ledger has it all."""
+    check = a_check(Verdict.PASS).model_copy(update={"evidence": ("much to read",)})
+    record = ServiceRecord(service="chat")
+    for number in range(1, 6):
+        record = transitions.opened(transitions.asked(record, a_request(number)), run="run", at=AT)
+        last = transitions.ending(transitions.with_checks(record, (check,)), Outcome.PROMOTED, at=AT)
+        record = transitions.closed(record, last, LedgerHead(sequence=number))
+
+    assert [(), (), *[("much to read",)] * 3] == [past.checks[0].evidence for past in record.past]
+
+
 @pytest.mark.parametrize("kind", [Kind.PROMOTE, Kind.ROLL_BACK])
 def test_what_was_kept_warm_is_not_removed_because_it_was_not_led_to(kind: Kind) -> None:
     """The release before stays, whatever came of leading to it."""

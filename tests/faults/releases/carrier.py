@@ -14,11 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anyio._backends._asyncio  # noqa: F401 - so that no run has to, as the next three
-import huggingface_hub.hf_api  # noqa: F401
-
-import tasks._expectations
-import tasks._stores.s3  # noqa: F401
 from tasks import _lease
 from tasks._clock import Clock
 from tasks._engine import Engine

@@ -53,7 +53,12 @@ Answering = Callable[[str], str]
 """What the release of that name says now."""
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.faults.releases.carrier"])
+FORKS.set_forkserver_preload(
+    [
+        "tests.faults.releases.carrier",
+        *("anyio._backends._asyncio", "huggingface_hub.hf_api", "tasks._expectations", "tasks._stores.s3"),
+    ]
+)
 
 
 @dataclass
