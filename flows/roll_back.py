@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from tasks import releasing
-from tasks._world import open_world
+from tasks._release.world import open_world
 from tasks.settings import read_settings
 
 

@@ -59,7 +59,7 @@ class Paired(Value):
 
 
 class Performance(Value):
-    """Speed of the candidate against the live release, loaded alike in turns; see ``tasks._performance``."""
+    """Speed of the candidate against the live release, loaded alike in turns; see ``tasks._checks.performance``."""
 
     enabled: bool = Field(True, description="compare with the live release, if there is one")
     requests: Count = Field(8, description="streams asked of each; at least four rounds of `concurrency`")
@@ -72,7 +72,7 @@ class Performance(Value):
 
 
 class Plugin(Value):
-    """A check of the user's own; see ``tasks._plugins``."""
+    """A check of the user's own; see ``tasks._checks.plugins``."""
 
     name: CheckName = Field(description="what its verdict is called")
     use: str = Field(min_length=1, description="entry point of the group slipway.checks, or module:function")

@@ -20,7 +20,7 @@ from prefect.input import RunInput
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
-from tasks._engine import TURN, Engine
+from tasks._release.engine import TURN, Engine
 from tasks.errors import NotFound, SlipwayError
 from tasks.records import Approval, Question
 from tasks.runs import wake

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from tasks._clock import Clock
-from tasks._journal import Journal
-from tasks._news import News, news_of, step_line
+from tasks._release.journal import Journal
+from tasks._release.news import News, news_of, step_line
 from tasks._stores.store import open_store
 from tasks.errors import CandidateFailed, Conflict, Refused, SlipwayError, TransientError, Unreachable
 from tasks.records import Approval, Outcome, Progress, Question, ServiceRecord, Step, Value

@@ -13,12 +13,12 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
-from tasks import _wishes
-from tasks._engine import Engine
-from tasks._machine import PLANS
-from tasks._rendering import TITLES
+from tasks._checks.rendering import TITLES
+from tasks._release import wishes
+from tasks._release.engine import Engine
+from tasks._release.machine import PLANS
+from tasks._release.world import World
 from tasks._spec_file import load_spec, with_source
-from tasks._world import World
 from tasks.approving import consult
 from tasks.records import Kind, Outcome, Progress, Release, StepName, StepState
 from tasks.reporting import name_run, publish_checks, publish_release, publish_table
@@ -49,7 +49,7 @@ def resolve(
     with world.hub(endpoint) as source:
         commit = source.resolve(spec.model, spec.ref).commit
     log.info("%s@%s is commit %s at %s", spec.model, spec.ref, commit, endpoint)
-    return _wishes.wanted(spec, commit, endpoint)
+    return wishes.wanted(spec, commit, endpoint)
 
 
 def engine_for(world: World, service: str) -> Engine:
@@ -64,13 +64,13 @@ def run_id() -> str:
 
 def release(engine: Engine, world: World, wanted: Release, *, actor: str, reason: str) -> State[Any]:
     """Bring the wanted release to its end, after whatever an earlier run left; return the run's state."""
-    wish = _wishes.to_release(wanted, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    wish = wishes.to_release(wanted, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
     return carry(engine, engine.ask(wish), f"{wanted.commit[:12]} is live already")
 
 
 def promote(engine: Engine, world: World, name: str, *, actor: str, reason: str) -> State[Any]:
     """Bring the earlier release called ``name`` back to live traffic, with its checks."""
-    wish = _wishes.to_promote(engine.record, name, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    wish = wishes.to_promote(engine.record, name, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
     return carry(engine, engine.ask(wish), f"{name} is live already")
 
 
@@ -82,13 +82,13 @@ def roll_back(engine: Engine, world: World, to: str | None, *, actor: str, reaso
         ended = engine.carry(undone, lambda step: perform(engine, step))
         name = ended.release.name if ended else engine.service
         return Completed(message=f"{name} was given up; {_live(engine)} is live")
-    wish = _wishes.to_roll_back(engine.record, to, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    wish = wishes.to_roll_back(engine.record, to, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
     return carry(engine, engine.ask(wish), f"{wish.release.name} is live already")
 
 
 def restore(engine: Engine, world: World, *, actor: str, reason: str) -> State[Any]:
     """Bring the last good release up in a target that may be empty, from the store alone."""
-    wish = _wishes.to_restore(engine.record, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
+    wish = wishes.to_restore(engine.record, run=run_id(), actor=actor, reason=reason, at=world.clock.now())
     return carry(engine, engine.ask(wish), f"{wish.release.name} is live already")
 
 

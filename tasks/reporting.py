@@ -23,9 +23,9 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
-from tasks._receipt import Receipt
-from tasks._receipt_text import markdown as receipt_markdown
-from tasks._rendering import TITLES, one_line, results_markdown, worst_first
+from tasks._checks.rendering import TITLES, one_line, results_markdown, worst_first
+from tasks._clients.receipt import Receipt
+from tasks._clients.receipt_text import markdown as receipt_markdown
 from tasks._weights.carrying import Progress as Moved
 from tasks.errors import SlipwayError
 from tasks.records import Approval, CheckResult, Progress, Step, StepName, StepState

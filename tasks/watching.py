@@ -9,14 +9,15 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from tasks import _wishes, releasing
-from tasks._bake import look
-from tasks._engine import Engine
-from tasks._judging import prompts_of
-from tasks._lease import is_free, read_lease
+from tasks import releasing
+from tasks._checks.bake import look
+from tasks._release import wishes
+from tasks._release.engine import Engine
+from tasks._release.judging import prompts_of
+from tasks._release.lease import is_free, read_lease
+from tasks._release.step_result import spec_of
+from tasks._release.world import World
 from tasks._spec_file import load_spec
-from tasks._step_result import spec_of
-from tasks._world import World
 from tasks.errors import NotFound, Refused
 from tasks.records import CheckResult, Outcome, Progress, Release, StepName, Verdict
 from tasks.reporting import publish, publish_checks
@@ -59,7 +60,7 @@ def refresh(engine: Engine, world: World, settings: Settings, hub: str | None) -
     if wanted.commit in {one.commit for one in known if one}:
         return Completed(message=f"{spec.ref} is still at commit {wanted.commit[:12]}")
     try:
-        _wishes.refuse_again(record, wanted)
+        wishes.refuse_again(record, wanted)
     except Refused as error:
         return Completed(message=f"{spec.ref} is at a commit that is not tried again. {error}")
     if spec.policy is Policy.MANUAL:
@@ -108,7 +109,7 @@ def _led_back(engine: Engine, world: World, live: Release, check: CheckResult) -
 
 def _timed(engine: Engine, world: World, to: str | None) -> Progress | None:
     asked = {"run": f"{releasing.run_id()}-{to or 'back'}", "actor": "drill", "reason": "drill"}
-    wish = _wishes.to_roll_back(engine.record, to, at=world.clock.now(), **asked)
+    wish = wishes.to_roll_back(engine.record, to, at=world.clock.now(), **asked)
     return engine.carry(engine.ask(wish), lambda step: releasing.perform(engine, step))
 
 

@@ -7,9 +7,9 @@ Prefect server that is away keeps nobody from answering.  An answer belongs to t
 from contextlib import closing
 from datetime import UTC, datetime
 
-from tasks import _transitions
-from tasks._journal import Journal
-from tasks._lease import is_free, read_lease
+from tasks._release import transitions
+from tasks._release.journal import Journal
+from tasks._release.lease import is_free, read_lease
 from tasks._spec_file import load_spec
 from tasks._stores.store import Store, open_store
 from tasks.errors import Conflict, NotFound, Refused
@@ -51,7 +51,7 @@ def _answered(journal: Journal, *, granted: bool, who: str, why: str) -> tuple[P
                 f"Somebody else answered for {progress.release.name} first, or it ended.",
                 remedy="`slipway status` shows what goes on.",
             )
-        return _transitions.answered(record, approval)
+        return transitions.answered(record, approval)
 
     journal.change(written)
     return progress, approval

@@ -79,7 +79,7 @@ def opened(settings: Settings, service: str) -> "Iterator[tuple[Store, ServiceRe
 
     Raises ``NotFound``, with the nearest name, for a service of which nothing is recorded and that nobody described.
     """
-    from tasks._journal import Journal  # noqa: PLC0415
+    from tasks._release.journal import Journal  # noqa: PLC0415
     from tasks._spec_file import load_spec  # noqa: PLC0415
     from tasks._stores.store import open_store  # noqa: PLC0415
     from tasks.records import ServiceRecord  # noqa: PLC0415

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks._receipt_text import summary
+from tasks._clients.receipt_text import summary
 from tasks.local.demo import QUESTION, SERVICE, Demo, run_demo
 from tasks.records import Progress, StepName
 

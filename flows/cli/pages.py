@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterator
 
-from tasks import _ledger
-from tasks._journal import evidence_key
+from tasks._release import ledger
+from tasks._release.journal import evidence_key
 from tasks._stores.store import Store
 from tasks.errors import NotFound
 from tasks.records import Progress, ServiceRecord
@@ -31,7 +31,7 @@ def read_page(store: Store, record: ServiceRecord, release: str | None) -> tuple
 
 def _newest_first(store: Store, record: ServiceRecord) -> Iterator[Progress]:
     yield from reversed(record.past)
-    older = [entry.release for entry in _ledger.entries(store, record.service)]
+    older = [entry.release for entry in ledger.entries(store, record.service)]
     yield from reversed(older)
 
 

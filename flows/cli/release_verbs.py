@@ -72,7 +72,7 @@ def promote(
 
     Only a release that has been live before can be named; `slipway history` lists them.
     """
-    from tasks._wishes import to_promote  # noqa: PLC0415
+    from tasks._release.wishes import to_promote  # noqa: PLC0415
 
     settings, record = known(service)
     to_promote(record, release, run="", actor="", reason="", at=datetime.now(UTC))
@@ -95,7 +95,7 @@ def rollback(
 
     That one is kept running, so it takes seconds. With --to traffic goes to any release that was live before.
     """
-    from tasks._wishes import to_roll_back  # noqa: PLC0415
+    from tasks._release.wishes import to_roll_back  # noqa: PLC0415
 
     settings, record = known(service)
     if record.current is None or to is not None:
@@ -111,7 +111,7 @@ def restore(
     service: Service, reason: Reason = "", actor: Actor = "", wait: Wait = True, as_json: AsJson = False
 ) -> None:
     """Bring the last good release up again, in a cluster that may be new and empty, from the store alone."""
-    from tasks._wishes import to_restore  # noqa: PLC0415
+    from tasks._release.wishes import to_restore  # noqa: PLC0415
 
     settings, record = known(service)
     to_restore(record, run="", actor="", reason="", at=datetime.now(UTC))

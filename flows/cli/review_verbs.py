@@ -51,9 +51,9 @@ def plan(
 
     Ends with exit code 0 when it can be done, and 5 when it would be refused, with each reason.
     """
-    from tasks._plan import plan as foresee  # noqa: PLC0415
+    from tasks._plans.plan import plan as foresee  # noqa: PLC0415
+    from tasks._release.world import open_world  # noqa: PLC0415
     from tasks._spec_file import load_spec  # noqa: PLC0415
-    from tasks._world import open_world  # noqa: PLC0415
 
     settings = settings_of()
     load_spec(settings.services, service)  # a name that nobody described is told before a store that is missing
@@ -75,8 +75,8 @@ def status(as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=LOOKING)
 def explain(service: Service, as_json: AsJson = False) -> None:
     """Say why a service's release is where it is, what it waits for, and what would unblock it."""
-    from tasks._explain import explain as explained  # noqa: PLC0415
-    from tasks._lease import read_lease  # noqa: PLC0415
+    from tasks._release.explain import explain as explained  # noqa: PLC0415
+    from tasks._release.lease import read_lease  # noqa: PLC0415
 
     with opened(settings_of(), service) as (store, record):
         found = explained(record, read_lease(store, service), datetime.now(UTC))
@@ -96,7 +96,7 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Say which release and which commit answered at a moment, or answered one request."""
-    from tasks._why import why as served  # noqa: PLC0415
+    from tasks._release.why import why as served  # noqa: PLC0415
 
     with opened(settings_of(), service) as (store, record):
         found = served(store, record, when)
@@ -117,14 +117,14 @@ def history(
     was changed.
     """
     from flows.cli.screens import print_history, read_history  # noqa: PLC0415
-    from tasks import _ledger  # noqa: PLC0415
+    from tasks._release import ledger  # noqa: PLC0415
 
     with opened(settings_of(), service) as (store, record):
         if not verify:
             past = read_history(record)
             typer.echo(json.dumps(past)) if as_json else print_history(past)
             return
-        entries = _ledger.verify(store, record)
+        entries = ledger.verify(store, record)
     typer.echo(json.dumps({"entries": entries, "unbroken": True}) if as_json else f"{entries} entries, unbroken")
 
 
@@ -152,7 +152,7 @@ def report(
 
 def _answer(service: str, *, granted: bool, actor: str, reason: str, as_json: bool) -> None:
     from flows.cli.answering import answer  # noqa: PLC0415
-    from tasks._news import answer_line  # noqa: PLC0415
+    from tasks._release.news import answer_line  # noqa: PLC0415
 
     progress, approval, carried = answer(settings_of(), service, granted=granted, who=who(actor), why=reason)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks._news import question_lines
+from tasks._release.news import question_lines
 from tasks._spec_file import service_names
 from tasks.errors import SlipwayError
 from tasks.local.stack import health, read_stack
@@ -87,8 +87,8 @@ def _service_lines(name: str, service: dict[str, Any]) -> list[str]:
 
 
 def _service(settings: Settings, name: str) -> dict[str, Any]:
-    from tasks._journal import Journal  # noqa: PLC0415
-    from tasks._lease import is_free, read_lease  # noqa: PLC0415
+    from tasks._release.journal import Journal  # noqa: PLC0415
+    from tasks._release.lease import is_free, read_lease  # noqa: PLC0415
     from tasks._stores.store import open_store  # noqa: PLC0415
 
     try:
@@ -109,7 +109,7 @@ def _service(settings: Settings, name: str) -> dict[str, Any]:
 
 def _serving(settings: Settings, name: str) -> str | None:
     """Return which release the target shows at the live address; ``None`` for none, or a target that is away."""
-    from tasks._world import open_world  # noqa: PLC0415
+    from tasks._release.world import open_world  # noqa: PLC0415
 
     try:
         with open_world(settings) as world:

@@ -11,8 +11,8 @@ from uuid import UUID
 import typer
 
 from flows.cli.app import INTERRUPTED, say
-from tasks._news import answer_line, question_lines, step_line
-from tasks._world import open_world
+from tasks._release.news import answer_line, question_lines, step_line
+from tasks._release.world import open_world
 from tasks.following import CLOCK, WAITING, Follower, RunEnd
 from tasks.records import Approval, Progress, Question, ServiceRecord
 from tasks.runs import start_run

@@ -7,7 +7,7 @@ person who releases one of them anew has it mirrored anew.
 
 from collections.abc import Iterable, Iterator
 
-from tasks._journal import read_records
+from tasks._release.journal import read_records
 from tasks._stores.store import Store
 from tasks._weights.channels import Channel, read_channels
 from tasks.records import Commit, Release, ServiceRecord, Value

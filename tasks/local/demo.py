@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks._completions import ask
-from tasks._journal import evidence_key
-from tasks._probe import Probe
-from tasks._prompts import load_prompts
-from tasks._receipt import Receipt, receipt
-from tasks._receipt_text import sentence
+from tasks._checks.prompts import load_prompts
+from tasks._clients.completions import ask
+from tasks._clients.probe import Probe
+from tasks._clients.receipt import Receipt, receipt
+from tasks._clients.receipt_text import sentence
+from tasks._clients.timeline import timeline
+from tasks._clients.turns import Turn
+from tasks._release.journal import evidence_key
 from tasks._spec_file import load_spec
 from tasks._stores.store import open_store
-from tasks._timeline import timeline
-from tasks._turns import Turn
 from tasks.errors import BadInput, CandidateFailed, Conflict, MachineError
 from tasks.following import Follower, step_line
 from tasks.local.environments import ROOT, environment_python

@@ -22,7 +22,7 @@ from uuid import UUID
 import httpx
 import psutil
 
-from tasks._journal import Journal
+from tasks._release.journal import Journal
 from tasks._spec_file import load_spec
 from tasks._stores.store import Store, open_store
 from tasks.following import Follower, step_line

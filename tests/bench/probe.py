@@ -19,8 +19,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks._probe import Probe
-from tasks._receipt import Receipt, receipt
+from tasks._clients.probe import Probe
+from tasks._clients.receipt import Receipt, receipt
 from tests.bench.figures import AT_LEAST, AT_MOST, Figure
 from tests.bench.measuring import await_quiet, machine
 

@@ -32,10 +32,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks._paired import paired
-from tasks._prompts import Prompts, load_prompts
-from tasks._quality import ask_all, quality
-from tasks._smoke import smoke
+from tasks._checks.paired import paired
+from tasks._checks.prompts import Prompts, load_prompts
+from tasks._checks.quality import ask_all, quality
+from tasks._checks.smoke import smoke
 from tasks._spec_file import load_spec
 from tasks.records import Release, Verdict
 from tasks.spec import ServiceSpec

@@ -17,8 +17,8 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tasks import _transitions
-from tasks._journal import Journal
+from tasks._release import transitions
+from tasks._release.journal import Journal
 from tasks._stores.store import Store, open_store
 from tasks.records import Kind, Progress, Request, ServiceRecord
 from tests.bench.driver import Load
@@ -75,7 +75,7 @@ class Small:
         """Lead back by a run of its own, or have the run on its way undo its release."""
         record = self.record()
         if record.current is not None:
-            Journal(self.store, SERVICE).change(lambda now: _transitions.abandoned(now, "rolled back at once"))
+            Journal(self.store, SERVICE).change(lambda now: transitions.abandoned(now, "rolled back at once"))
             return None
         assert record.previous
         return self._begin(asking(record.previous, Kind.ROLL_BACK))

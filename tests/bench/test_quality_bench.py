@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks._prompts import load_prompts
+from tasks._checks.prompts import load_prompts
 from tasks._spec_file import load_spec
 from tasks.records import CheckResult, Verdict
 from tests.bench.defects import DEFECTS, EMBEDDING, KINDS, NORM, TEMPLATE, TOKENIZER, WEIGHTS, Defect, tensors

@@ -8,7 +8,7 @@ from typing import Any
 
 from awscrt import checksums
 
-from tasks._journal import Journal
+from tasks._release.journal import Journal
 from tasks._stores.store import Store, StoredObject
 from tasks._weights.layout import HASH, manifest_key, weights_key
 from tasks.records import FileEntry, Manifest, Progress, Release, ServiceRecord

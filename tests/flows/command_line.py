@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tasks._journal import Journal
+from tasks._release.journal import Journal
 from tasks._stores.folder import FolderStore
 from tasks.records import Kind, Outcome, Progress, Question, Release, ServiceRecord, StepName
 from tasks.settings import StoreSettings

@@ -10,7 +10,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 
-from tasks._journal import Journal
+from tasks._release.journal import Journal
 from tasks._stores.store import open_store
 from tasks.records import ServiceRecord
 from tasks.settings import RaySettings, StoreSettings

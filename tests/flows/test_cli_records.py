@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from flows.cli import answering
 from flows.cli.app import app
-from tasks import _ledger
-from tasks._journal import Journal, evidence_key
-from tasks._lease import HeldLease, take_lease
+from tasks._release import ledger as _ledger
+from tasks._release.journal import Journal, evidence_key
+from tasks._release.lease import HeldLease, take_lease
 from tasks.errors import Conflict
 from tasks.records import Failure, Kind, LedgerHead, Outcome, Progress, Request, ServiceRecord, StepName
 from tests.flows.command_line import HOUR, NOW, Line, asking, ended, line, release

@@ -22,10 +22,10 @@ from flows.restore import restore
 from flows.roll_back import roll_back
 from tasks import watching
 from tasks._clock import Clock
-from tasks._engine import Engine
-from tasks._machine import PLANS
-from tasks._wishes import to_release, to_roll_back
-from tasks._world import open_world
+from tasks._release.engine import Engine
+from tasks._release.machine import PLANS
+from tasks._release.wishes import to_release, to_roll_back
+from tasks._release.world import open_world
 from tasks.errors import BadInput, NotFound
 from tasks.following import Follower
 from tasks.records import Approval, Kind, ServiceRecord, StepName

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks._journal import Journal
-from tasks._news import answer_line, news_of, question_lines
+from tasks._release.journal import Journal
+from tasks._release.news import answer_line, news_of, question_lines
 from tasks._stores.folder import FolderStore
 from tasks.following import Follower, RunEnd
 from tasks.records import (

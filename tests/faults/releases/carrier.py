@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks import _lease
 from tasks._clock import Clock
-from tasks._engine import Engine
-from tasks._world import World, open_world
+from tasks._release import lease
+from tasks._release.engine import Engine
+from tasks._release.world import World, open_world
 from tasks.errors import SlipwayError
 from tasks.records import Request
 from tasks.settings import read_settings
@@ -42,7 +42,7 @@ class Orders:
     out: Path
     log: Path
     stop_at: str = ""
-    lifetime_s: float = _lease.LIFETIME_S
+    lifetime_s: float = lease.LIFETIME_S
     asks: int = 1
     haste: float = HASTE
 
@@ -69,7 +69,7 @@ def main(orders: Orders) -> None:
     tempfile.tempdir = None  # the server has looked already
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True, format="%(relativeCreated)d %(message)s")
     signal.signal(signal.SIGTERM, _leave)
-    _lease.LIFETIME_S, _lease.RENEW_S = orders.lifetime_s, orders.lifetime_s / 4
+    lease.LIFETIME_S, lease.RENEW_S = orders.lifetime_s, orders.lifetime_s / 4
     try:
         lines = _carry_each(orders)
     except SlipwayError as error:

@@ -20,9 +20,9 @@ from typing import Any
 
 import httpx
 
-from tasks import _ledger
-from tasks._journal import Journal
-from tasks._lease import Lease, is_free, read_lease
+from tasks._release import ledger
+from tasks._release.journal import Journal
+from tasks._release.lease import Lease, is_free, read_lease
 from tasks._stores.store import open_store
 from tasks.records import Kind, Progress, Release, Request, ServiceRecord, StepName
 from tasks.settings import RaySettings, StoreSettings
@@ -56,7 +56,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "tests.faults.releases.carrier",
-        *("anyio._backends._asyncio", "huggingface_hub.hf_api", "tasks._expectations", "tasks._stores.s3"),
+        *("anyio._backends._asyncio", "huggingface_hub.hf_api", "tasks._checks.expectations", "tasks._stores.s3"),
     ]
 )
 
@@ -191,7 +191,7 @@ class Stage:
         """Assert that the last release has ended, that ledger and lease are in order, and that nothing is over."""
         with closing(open_store(self.store)) as store:
             record = Journal(store, "chat").record
-            assert record.ledger.sequence == _ledger.verify(store, record)
+            assert record.ledger.sequence == ledger.verify(store, record)
             told = [store.get(item.key) for item in store.list("services")]
         assert (None, None) == (record.current, record.waiting)
         assert is_free(self.lease(), datetime.now(UTC))

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from tasks._boundaries import AROUND, BOUNDARIES, MOMENTS
-from tasks._machine import PLANS
+from tasks._release.boundaries import AROUND, BOUNDARIES, MOMENTS
+from tasks._release.machine import PLANS
 from tasks.records import Kind, Outcome, Progress, Request, StepName
 from tests.faults.releases.stage import BAD, GOOD, KILLED, TOLD_TO_GO, Stage, asking, shape
 

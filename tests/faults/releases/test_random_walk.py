@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks._boundaries import BOUNDARIES
+from tasks._release.boundaries import BOUNDARIES
 from tasks.records import Kind, Outcome, Release
 from tests.faults.releases.stage import BAD, GOOD, KILLED, Stage, asking
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tasks._clock import Clock
-from tasks._journal import read_records
+from tasks._release.journal import read_records
 from tasks._stores.store import Store, open_store
 from tasks._weights.channels import move_channel
 from tasks._weights.claims import Claim, HeldClaim, read_claim, take_claim

@@ -1,0 +1,1 @@
+"""What a release would do, worked out before anything moves."""

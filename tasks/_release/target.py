@@ -1,0 +1,43 @@
+"""Where releases run, seen from the release engine: the protocol every target fulfils.
+
+Each call may be repeated: it first looks at what is there and does only what is missing, so that a run that died
+in the middle of one can be finished by another.  Calls return when the target has taken the wish; whether it came
+true is observed.
+"""
+
+from typing import Protocol
+
+from tasks._release.machine import Observed
+from tasks.records import Release
+
+
+class Target(Protocol):
+    """A place where releases of a service run side by side behind one live address."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether the live address can be shared between two releases; if not, a shift moves all of it at once."""
+
+    def observe(self, service: str) -> Observed:
+        """Return every release of the service that the target shows."""
+
+    def address(self, service: str) -> str:
+        """Return the live base URL of the service; ``/v1/...`` follows it."""
+
+    def endpoint(self, release: Release) -> str:
+        """Return the release's own base URL, which never leads to another release."""
+
+    def start(self, release: Release, weights: str) -> None:
+        """Start the release beside the others from the weights at the store URL ``weights``."""
+
+    def shift(self, service: str, release: str | None, *, percent: int = 100) -> None:
+        """Lead ``percent`` of the live address's requests to the release of that name, or all of them to none."""
+
+    def drain(self, service: str, release: str) -> None:
+        """Tell the release to answer as before but to part with kept-alive connections."""
+
+    def remove(self, service: str, release: str) -> None:
+        """Stop the release and give back what it holds, after its running requests have ended."""
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,75 @@
+"""What flows and commands work on, built from the settings; nothing is reached until a step asks."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from tasks._clients.witness import Witness
+from tasks._clock import Clock
+from tasks._release.boundaries import boundary
+from tasks._release.ray import RayTarget
+from tasks._release.target import Target
+from tasks._stores.store import Store, open_store
+from tasks._weights.access import open_hub, signer
+from tasks._weights.carrying import Progress as Moved
+from tasks._weights.hub import Hub
+from tasks.errors import BadInput
+from tasks.records import Manifest
+from tasks.settings import Settings
+
+
+def _unshown(_title: str) -> AbstractContextManager[Moved]:
+    return nullcontext(lambda *_: None)
+
+
+@dataclass(frozen=True)
+class World:
+    """What the steps work on; leaving it as a context lets go of its connections.
+
+    ``shown`` shows the bytes of a mirror, by its title, while a block runs; ``sign`` signs what is mirrored;
+    ``witness`` keeps requests open and counts them; ``cross`` is told of every boundary between two effects.
+    """
+
+    hub: Callable[[str], Hub]
+    store: Store
+    target: Target
+    services: Path
+    clock: Clock = field(default_factory=Clock)
+    shown: Callable[[str], AbstractContextManager[Moved]] = _unshown
+    sign: Callable[[Manifest], bytes] | None = None
+    witness: Witness | None = None
+    cross: Callable[[str], None] = lambda _: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.witness is not None:
+            self.witness.close()
+        self.target.close()
+        self.store.close()
+
+
+def open_world(settings: Settings, *, shown: Callable[[str], AbstractContextManager[Moved]] = _unshown) -> World:
+    """Return the world that ``settings`` describe; raises ``BadInput`` that names the setting that is missing.
+
+    ``shown`` shows the bytes that a mirror moves, as ``World`` says.
+    """
+    store = open_store(settings.store)
+    if not settings.ray.dashboard or not settings.ray.serve:
+        raise BadInput(
+            "No Ray cluster is configured.",
+            remedy="Set SLIPWAY_RAY__DASHBOARD and SLIPWAY_RAY__SERVE, or run `slipway up`.",
+        )
+    return World(
+        hub=lambda endpoint: open_hub(settings, endpoint),
+        store=store,
+        target=RayTarget(settings.ray),
+        services=settings.services,
+        shown=shown,
+        sign=signer(settings.signing),
+        witness=Witness(store, settings.home / "receipts"),
+        cross=boundary(settings.crash_at),
+    )
