@@ -4,6 +4,7 @@ They only find the addresses to ask and count the verdicts; what is asked and wh
 """
 
 import logging
+from collections.abc import Callable
 
 from tasks._checks.paired import paired
 from tasks._checks.performance import performance
@@ -11,7 +12,7 @@ from tasks._checks.plugins import run_plugins
 from tasks._checks.prompts import Prompts, load_prompts
 from tasks._checks.quality import ask_all, quality
 from tasks._checks.smoke import smoke
-from tasks._release.machine import Observed
+from tasks._release.machine import Health, Observed
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.world import World
 from tasks.errors import TransientError
@@ -39,28 +40,20 @@ def judge_answers(world: World, progress: Progress, _record: ServiceRecord) -> S
 
 def judge_paired(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     """Ask the candidate and the live release the same prompts and compare the answers."""
-    release, spec = progress.release, spec_of(progress.release)
-    live = _other(record, release)
-    if live is None or not spec.checks.paired.enabled:
-        return StepResult("no release is live to compare with" if live is None else "the spec asks for none")
-    addresses = address_of(world, release), address_of(world, live)
-    return _told(paired(*addresses, releases=(release, live), prompts=prompts_of(world, spec), spec=spec))
+    return _beside_live(world, progress, record, paired, asked=spec_of(progress.release).checks.paired.enabled)
 
 
 def judge_speed(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     """Load the candidate and the live release alike, in the same window, and compare their speed."""
-    release, spec = progress.release, spec_of(progress.release)
-    live = _other(record, release)
-    if live is None or not spec.checks.performance.enabled:
-        return StepResult("no release is live to compare with" if live is None else "the spec asks for none")
-    addresses = address_of(world, release), address_of(world, live)
-    return _told(performance(*addresses, releases=(release, live), prompts=prompts_of(world, spec), spec=spec))
+    return _beside_live(
+        world, progress, record, performance, asked=spec_of(progress.release).checks.performance.enabled
+    )
 
 
 def judge_own(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     """Run the checks that the user brought."""
     release, spec = progress.release, spec_of(progress.release)
-    live = _other(record, release)
+    live = _running_beside(world, record, release)
     if not spec.checks.plugins:
         return StepResult("the spec names none")
     at_live = address_of(world, live) if live else None
@@ -92,9 +85,27 @@ def _seen(world: World, service: str) -> Observed:
     return world.target.observe(service)
 
 
-def _other(record: ServiceRecord, release: Release) -> Release | None:
-    """Return the live release, if it is another one."""
-    return record.live if record.live != release else None
+Beside = Callable[..., tuple[CheckResult, ...]]
+
+
+def _beside_live(
+    world: World, progress: Progress, record: ServiceRecord, check: Beside, *, asked: bool
+) -> StepResult:
+    release, spec = progress.release, spec_of(progress.release)
+    live = _running_beside(world, record, release)
+    if not asked or live is None:
+        return StepResult("the spec asks for none" if not asked else "no live release runs to compare with")
+    addresses = address_of(world, release), address_of(world, live)
+    return _told(check(*addresses, releases=(release, live), prompts=prompts_of(world, spec), spec=spec))
+
+
+def _running_beside(world: World, record: ServiceRecord, release: Release) -> Release | None:
+    """Return the live release, if it is another one and runs: one that is down is no measure."""
+    live = record.live
+    if live is None or live == release:
+        return None
+    placement = _seen(world, release.service).placements.get(live.name)
+    return live if placement is not None and placement.health is Health.HEALTHY else None
 
 
 def _told(checks: tuple[CheckResult, ...]) -> StepResult:

@@ -11,7 +11,7 @@ from tasks._clients.completions import ask
 from tasks._release.judging import judge_answers, judge_own, judge_paired, judge_protocol, judge_speed
 from tasks._release.machine import Health, Placement
 from tasks._release.step_result import StepResult, spec_of
-from tasks._release.traffic import SHIFT_DEADLINE, bake, move_back, shift
+from tasks._release.traffic import SHIFT_DEADLINE, bake, is_given_up, move_back, shift
 from tasks._release.world import World
 from tasks._weights.layout import SIGNATURE, weights_key
 from tasks._weights.mirror import mirror
@@ -37,10 +37,15 @@ def start_again(world: World, release: Release) -> None:
     await_ready(world, release)
 
 
-def await_ready(world: World, release: Release) -> float:
-    """Return the seconds until ``release`` answered, at the live address where that is its own."""
+def await_ready(world: World, release: Release, given_up: Callable[[], bool] = lambda: False) -> float | None:
+    """Return the seconds until ``release`` answered, at the live address where that is its own.
+
+    None when it was ``given_up`` before; raises ``CandidateFailed``.
+    """
     spec = spec_of(release)
     for passed in world.clock.ticks(spec.deadlines.ready, LOOK_EVERY):
+        if given_up():
+            return None
         placement = _healthy(world, release)
         if placement is None:
             continue
@@ -86,7 +91,8 @@ def _start(world: World, progress: Progress, _record: ServiceRecord) -> StepResu
 
 
 def _ready(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
-    return StepResult(f"first answer after {await_ready(world, progress.release):.0f} s")
+    seconds = await_ready(world, progress.release, lambda: is_given_up(world, progress))
+    return StepResult("given up while it started" if seconds is None else f"first answer after {seconds:.0f} s")
 
 
 def _healthy(world: World, release: Release) -> Placement | None:

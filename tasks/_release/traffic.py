@@ -11,10 +11,12 @@ from collections.abc import Callable
 import httpx
 
 from tasks._checks.bake import look
+from tasks._release.journal import Journal
 from tasks._release.judging import prompts_of
+from tasks._release.machine import gives_way
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.world import World
-from tasks.errors import CandidateFailed, TerminalError
+from tasks.errors import CandidateFailed, TerminalError, TransientError
 from tasks.records import CheckResult, Progress, Release, ServiceRecord, Verdict
 
 SHIFT_DEADLINE = 60.0
@@ -41,11 +43,13 @@ def shift(world: World, progress: Progress, record: ServiceRecord) -> StepResult
 
 
 def bake(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
-    """Watch the release live for as long as the spec says; ends at the first look that fails."""
+    """Watch the release live for as long as the spec says; ends at the first look that fails, and when given up."""
     release, spec = progress.release, spec_of(progress.release)
     prompts, address, looks = prompts_of(world, spec), world.target.address(release.service), 0
     check: CheckResult | None = None
     for _ in world.clock.ticks(spec.bake.seconds, spec.bake.interval):
+        if is_given_up(world, progress):
+            return StepResult(f"given up after {looks} looks")
         check, looks = look(address, release, prompts, spec), looks + 1
         if check.verdict is Verdict.FAIL:
             break
@@ -71,6 +75,22 @@ def move_back(
     proof = _proof_of_return(world, old)
     world.target.drain(release.service, release.name)
     return StepResult(proof)
+
+
+def is_given_up(world: World, progress: Progress) -> bool:
+    """Return whether somebody has since given the release up, or asked for something that takes its place.
+
+    A step that waits looks for this: a person who rolls back does not wait for the end of a bake.
+    """
+    try:
+        record = Journal(world.store, progress.release.service).record
+    except TransientError as error:
+        log.warning("%s", error)
+        return False
+    current, waiting = record.current, record.waiting
+    if current is None or current.opened_at != progress.opened_at:
+        return True
+    return current.failure is not None or (waiting is not None and gives_way(current, waiting))
 
 
 def _watch(world: World, release: Release, seconds: float) -> None:

@@ -30,7 +30,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ from typing import Any
 import httpx
 
 from tasks.errors import SlipwayError
-from tasks.records import Kind, Outcome, ServiceRecord, StepName
-from tests.bench.driver import PROMPT, Driver, driving
+from tasks.records import Kind, ServiceRecord, StepName
+from tests.bench.driver import Driver, driving
 from tests.bench.engines import ROOT
 from tests.bench.measuring import Failed, await_quiet, last_line
 from tests.bench.outcomes import (
@@ -57,7 +56,17 @@ from tests.bench.outcomes import (
     way_back,
 )
 from tests.bench.release_report import IMPORTS, Results, imported, status_seconds, table
-from tests.bench.rig import RUN_S, SERVICE, Rig, await_record, has_begun, promoted
+from tests.bench.rig import (
+    RUN_S,
+    SERVICE,
+    Rig,
+    answering,
+    await_record,
+    first_answer,
+    has_begun,
+    leads_back,
+    promoted,
+)
 
 GOALS = ("R1", "R3", "R5", "R6", "R7", "C1", "C2", "C3", "C5")
 RIGS = {"small": "tests.bench.small_rig", "full": "tests.bench.full_rig"}
@@ -232,38 +241,6 @@ class Measurements:
         self._results.releases.append(carried)
         _say(f"{carried.progress.release.name}: {carried.progress.outcome}, {carried.over - carried.asked:.1f} s")
         return carried
-
-
-def leads_back(record: ServiceRecord, sequence: int) -> bool:
-    """Say whether a roll back is written that was not there when the ledger had ``sequence`` entries."""
-    current, waiting = record.current, record.waiting
-    if current is not None and (current.failure is not None or current.kind is Kind.ROLL_BACK):
-        return True
-    if waiting is not None and waiting.kind is Kind.ROLL_BACK:
-        return True
-    new = record.past[-(record.ledger.sequence - sequence) :] if record.ledger.sequence > sequence else ()
-    return any(one.kind is Kind.ROLL_BACK or one.outcome is Outcome.ROLLED_BACK for one in new)
-
-
-def answering(address: str) -> str:
-    """Return release and commit of what completes a prompt at ``address``; nothing where nothing does."""
-    body = {"model": SERVICE, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}
-    try:
-        response = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=30, trust_env=False)
-    except httpx.HTTPError:
-        return ""
-    seen = response.headers
-    return f"{seen['x-slipway-release']} {seen['x-slipway-commit']}" if response.is_success else ""
-
-
-def first_answer(address: str, future: "Future[Carried]") -> str:
-    """Return what answers first; nothing where the run is over before."""
-    while True:
-        over = future.done()
-        found = answering(address)
-        if found or over:
-            return found
-        time.sleep(0.1)
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from tests.bench.outcomes import Carried
 STATUS = ("-c", "from flows.cli import main; main()", "status")
 IMPORTS = {
     "Python": "pass",
-    "the engine of releases": "import tasks._release.engine, tasks._release.world",
-    "the engine and Great Expectations": "import tasks._release.engine, tasks._release.world, tasks._checks.expectations",
+    "the engine of releases": "import tasks._release.world, tasks._release.engine",
+    "the engine and Great Expectations": "import tasks._release.world, tasks._checks.expectations",
     "a flow: the engine and Prefect": "import flows.release",
     "a flow and Great Expectations": "import flows.release, tasks._checks.expectations",
 }

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.records import Outcome, ServiceRecord, StepName
-from tests.bench.driver import Load
+import httpx
+
+from tasks.records import Kind, Outcome, ServiceRecord, StepName
+from tests.bench.driver import PROMPT, Load
 from tests.bench.measuring import Failed
 from tests.bench.outcomes import Carried
 
@@ -97,6 +99,38 @@ def await_record(
 def has_begun(step: StepName) -> Callable[[ServiceRecord], bool]:
     """Return what tells whether the release on its way has come to ``step``."""
     return lambda record: record.current is not None and record.current.step(step) is not None
+
+
+def leads_back(record: ServiceRecord, sequence: int) -> bool:
+    """Say whether a roll back is written that was not there when the ledger had ``sequence`` entries."""
+    current, waiting = record.current, record.waiting
+    if current is not None and (current.failure is not None or current.kind is Kind.ROLL_BACK):
+        return True
+    if waiting is not None and waiting.kind is Kind.ROLL_BACK:
+        return True
+    new = record.past[-(record.ledger.sequence - sequence) :] if record.ledger.sequence > sequence else ()
+    return any(one.kind is Kind.ROLL_BACK or one.outcome is Outcome.ROLLED_BACK for one in new)
+
+
+def answering(address: str) -> str:
+    """Return release and commit of what completes a prompt at ``address``; nothing where nothing does."""
+    body = {"model": SERVICE, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}
+    try:
+        response = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=30, trust_env=False)
+    except httpx.HTTPError:
+        return ""
+    seen = response.headers
+    return f"{seen['x-slipway-release']} {seen['x-slipway-commit']}" if response.is_success else ""
+
+
+def first_answer(address: str, future: "Future[Carried]") -> str:
+    """Return what answers first; nothing where the run is over before."""
+    while True:
+        over = future.done()
+        found = answering(address)
+        if found or over:
+            return found
+        time.sleep(0.1)
 
 
 @contextmanager

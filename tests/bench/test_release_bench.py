@@ -35,7 +35,7 @@ from tests.bench.outcomes import (
     restored,
     way_back,
 )
-from tests.bench.release import leads_back
+from tests.bench.rig import leads_back
 from tests.fakes.engine import Engine, Fault, serving
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

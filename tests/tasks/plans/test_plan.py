@@ -343,7 +343,7 @@ def test_a_plan_of_a_new_commit_reads_and_writes_nothing(stage: Stage) -> None:
     assert made.moves is not None
     assert made.moves.to_fetch > 3_000_000
     assert stored == {item.key: item.version for item in stage.world.store.list("")}
-    assert any("paired: 1 prompts" in line for line in made.checks)
+    assert any(line.startswith("paired: ") for line in made.checks)
 
 
 @pytest.mark.slow

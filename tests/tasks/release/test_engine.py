@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ SPEC: dict[str, Any] = {
     "bake": {"seconds": 0.3, "interval": 0.1},
     "checks": {"prompts": "chat.prompts.yaml"},
     "deadlines": {"ready": 3, "request": 5},
+    "approval": {"timeout": 20},
 }
 PROMPTS = [{"id": "france", "prompt": "The capital of France?", "expect": "Paris", "golden": True}]
 
@@ -368,6 +370,49 @@ def test_a_roll_back_leads_to_what_was_live_before(stage: Stage) -> None:
     assert (Outcome.PROMOTED, "chat-r1") == (ended.outcome, stage.live())
     assert ("chat-r1", "chat-r2") == (record.live and record.live.name, record.previous and record.previous.name)
     assert stage.engine().observe().placements["chat-r2"].draining
+
+
+def test_a_bake_ends_when_somebody_rolls_back(stage: Stage) -> None:
+    """The person does not wait for the rest of it, and neither do clients."""
+    stage.release(1)
+    asking = stage.request(2)
+    spec = {**asking.release.spec, "bake": {"seconds": 120, "interval": 0.1}}
+    request = asking.model_copy(update={"release": asking.release.model_copy(update={"spec": spec})})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(carried, stage.engine(), request)
+        for _ in Clock().ticks(30, 0.05):
+            current = stage.engine("person").record.current
+            if current and current.step(StepName.BAKE):
+                break
+        stage.engine("person").give_up("ada rolled it back")
+        ended = running.result(timeout=30)
+
+    assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
+    assert ended.failure
+    assert "ada rolled it back" == ended.failure.reason
+
+
+def test_a_candidate_that_starts_for_long_makes_room_for_a_newer_request(stage: Stage) -> None:
+    """Nobody waits for a deadline of something that is not wanted any more."""
+    stage.cluster.start_s = 60
+    asking = stage.request(1)
+    spec = {**asking.release.spec, "deadlines": {"ready": 120, "request": 5}}
+    request = asking.model_copy(update={"release": asking.release.model_copy(update={"spec": spec})})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(carried, stage.engine("older"), request)
+        for _ in Clock().ticks(30, 0.05):
+            current = stage.engine("person").record.current
+            if current and current.step(StepName.READY):
+                break
+        newer = stage.engine("newer")
+        asked = newer.ask(stage.request(2))
+        older = running.result(timeout=30)
+        stage.cluster.start_s = 0.1
+
+    assert Outcome.SUPERSEDED is older.outcome
+    ended = newer.carry(asked)
+    assert ended
+    assert Outcome.PROMOTED is ended.outcome
 
 
 def test_the_live_release_comes_back_in_an_empty_cluster(stage: Stage) -> None:
