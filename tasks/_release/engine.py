@@ -193,7 +193,7 @@ class Engine:
     def _open(self) -> None:
         request = self.record.waiting
         if request is not None and self._is_so(request):
-            self._journal.change(transitions.dropped)
+            self._journal.change(lambda record: transitions.dropped(record, request))
             return
         at = self._world.clock.now()
         self._journal.change(lambda record: transitions.opened(record, run=self.run, at=at))

@@ -47,9 +47,9 @@ def known_as(record: ServiceRecord, request: Request) -> str | None:
     return waiting.id if waiting is not None and waiting.same(request) else None
 
 
-def dropped(record: ServiceRecord) -> ServiceRecord:
-    """Return the record without what waited."""
-    return record.model_copy(update={"waiting": None})
+def dropped(record: ServiceRecord, request: Request) -> ServiceRecord:
+    """Return the record without ``request``, if it waits; a newer one stays."""
+    return record.model_copy(update={"waiting": None}) if record.waiting == request else record
 
 
 def opened(record: ServiceRecord, *, run: str, at: datetime) -> ServiceRecord:

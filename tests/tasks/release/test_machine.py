@@ -301,6 +301,14 @@ def test_a_roll_back_leads_to_the_release_before_and_keeps_both() -> None:
     assert {"chat-r1", "chat-r2"} == cluster.apps
 
 
+def test_what_is_dropped_is_what_was_meant() -> None:
+    """A request that came meanwhile is not lost."""
+    record = transitions.asked(ServiceRecord(service="chat"), a_request(3))
+
+    assert record == transitions.dropped(record, a_request(2))
+    assert transitions.dropped(record, a_request(3)).waiting is None
+
+
 def test_a_roll_back_on_its_way_is_not_turned_round_by_another() -> None:
     """A person who rolls back what already goes back gets just that."""
     record = a_record(live=2, new=1, kind=Kind.ROLL_BACK)
