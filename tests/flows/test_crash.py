@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -19,7 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from tasks.local import ports
 from tasks.records import StepName
-from tasks.runs import RELEASE, start_run
+from tasks.runs import RELEASE, read_run, start_run
 from tests.fakes.s3 import seaweed
 from tests.flows.stage import Stage, staged
 
@@ -37,6 +38,12 @@ class Orchestra:
     api: str
     environment: dict[str, str]
     folder: Path
+    server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def serve(self) -> tuple[str, ...]:
+        """Return the command of its Prefect server."""
+        return ("server", "start", "--host", "127.0.0.1", "--port", str(urlsplit(self.api).port))
 
     @contextmanager
     def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -106,7 +113,7 @@ def orchestra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
             "DO_NOT_TRACK": "1",
         }
         shown = Orchestra(stage, api, environment, tmp_path)
-        with shown.running("server", "start", "--host", "127.0.0.1", "--port", str(port)):
+        with shown.running(*shown.serve) as shown.server:
             until(lambda: answers(f"{api}/ready"))
             shown.do("prefect", "--no-prompt", "work-pool", "create", "slipway", "--type", "process")
             shown.do("prefect", "--no-prompt", "deploy", "--all")
@@ -157,3 +164,23 @@ def test_the_automations_are_there_once(orchestra: Orchestra) -> None:
 
     assert 1 == names.count("slipway-dead-runs-are-crashed")
     assert [name for name in names if "finish-after-a-crash" in name]
+
+
+def test_a_prefect_server_that_is_away_changes_nothing(orchestra: Orchestra) -> None:
+    """The release goes on while nobody answers there, and its run is told as good when somebody does again."""
+    stage = orchestra.stage
+    stage.publish(2)
+    stage.cluster.start_s = 2.0
+    before = len(stage.record().past)
+    assert orchestra.server
+    with orchestra.running("worker", "start", "--pool", "slipway", "--type", "process"):
+        run = start_run(orchestra.api, RELEASE, {"service": "chat"})
+        until(lambda: (current := stage.record().current) and current.step(StepName.READY))
+        end(orchestra.server)
+        until(lambda: (current := stage.record().current) and current.step(StepName.QUALITY))
+        with orchestra.running(*orchestra.serve):
+            ended = until(lambda: stage.record().past[before:])[-1]
+            state = until(lambda: (now := read_run(orchestra.api, run)).final and now)
+
+    assert "promoted" == ended.outcome
+    assert state.good, state.message
