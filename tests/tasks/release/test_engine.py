@@ -333,7 +333,14 @@ def test_asking_for_what_is_live_does_nothing(stage: Stage) -> None:
     """The same commit and spec, healthy at the live address, is no new release."""
     stage.release(1)
 
-    assert stage.engine().ask(stage.request(1)) is None
+    assert stage.engine().ask(stage.request(1).model_copy(update={"id": "again"})) is None
+
+
+def test_a_run_that_begins_again_finds_what_became_of_its_request(stage: Stage) -> None:
+    """A flow run that is started anew asks as itself, and is told how its release ended."""
+    ended = stage.release(1)
+
+    assert ended == carried(stage.engine(), stage.request(1))
 
 
 def test_asking_for_what_is_on_its_way_joins_it(stage: Stage) -> None:
