@@ -5,6 +5,7 @@ deployments.  The stack is this benchmark's own: a folder that holds another one
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -183,6 +184,8 @@ def opened(home: Path, say: Say) -> Iterator[Full]:
             finally:
                 rig.close()
     finally:
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, signal.SIG_IGN)  # a second one must not leave the stack behind
         say("Stopping the stack.")
         local.down(home)
 
