@@ -19,14 +19,13 @@ def apply(file: Path = FILE) -> tuple[str, ...]:
     wanted = [AutomationCore.model_validate(one) for one in yaml.safe_load(file.read_text())["automations"]]
     with get_client(sync_client=True) as client:
         for automation in wanted:
-            there, *twice = [*client.read_automations_by_name(automation.name), None]
-            if there is None:
+            there = client.read_automations_by_name(automation.name)
+            if there:
+                client.update_automation(there[0].id, automation)
+            else:
                 client.create_automation(automation)
-                continue
-            client.update_automation(there.id, automation)
-            for one in twice:
-                if one is not None:
-                    client.delete_automation(one.id)
+            for twice in there[1:]:
+                client.delete_automation(twice.id)
     return tuple(automation.name for automation in wanted)
 
 

@@ -9,14 +9,12 @@ from uuid import UUID
 
 from tasks._clock import Clock
 from tasks._release.journal import Journal
-from tasks._release.news import News, news_of, step_line
+from tasks._release.news import News, news_of
 from tasks._stores.store import open_store
 from tasks.errors import CandidateFailed, Conflict, Refused, SlipwayError, TransientError, Unreachable
 from tasks.records import Approval, Outcome, Progress, Question, ServiceRecord, Step, Value
 from tasks.runs import RunState, read_run
 from tasks.settings import Settings
-
-__all__ = ["BEGIN_WITHIN", "WAITING", "Follower", "RunEnd", "step_line"]
 
 CLOCK = Clock()
 LOOK_EVERY = 0.5

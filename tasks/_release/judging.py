@@ -53,9 +53,9 @@ def judge_speed(world: World, progress: Progress, record: ServiceRecord) -> Step
 def judge_own(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     """Run the checks that the user brought."""
     release, spec = progress.release, spec_of(progress.release)
-    live = _running_beside(world, record, release)
     if not spec.checks.plugins:
         return StepResult("the spec names none")
+    live = _running_beside(world, record, release)
     at_live = address_of(world, live) if live else None
     return _told(run_plugins(address_of(world, release), at_live, release=release, spec=spec))
 
@@ -92,9 +92,11 @@ def _beside_live(
     world: World, progress: Progress, record: ServiceRecord, check: Beside, *, asked: bool
 ) -> StepResult:
     release, spec = progress.release, spec_of(progress.release)
+    if not asked:
+        return StepResult("the spec asks for none")
     live = _running_beside(world, record, release)
-    if not asked or live is None:
-        return StepResult("the spec asks for none" if not asked else "no live release runs to compare with")
+    if live is None:
+        return StepResult("no live release runs to compare with")
     addresses = address_of(world, release), address_of(world, live)
     return _told(check(*addresses, releases=(release, live), prompts=prompts_of(world, spec), spec=spec))
 

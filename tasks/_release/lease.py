@@ -12,11 +12,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock, Thread
+from threading import Lock
 
 from pydantic import ValidationError
 
 from tasks._processes import is_dead, this_process
+from tasks._renewal import renewing
 from tasks._stores.store import Store
 from tasks.errors import Conflict, SlipwayError
 from tasks.records import Value
@@ -59,24 +60,11 @@ class HeldLease:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Renew the lease while the block runs, and let go of it at the end."""
-        ended = Event()
-        keeper = Thread(target=self._keep, args=[ended], name="lease", daemon=True)
-        keeper.start()
         try:
-            yield
+            with renewing(self.renew, RENEW_S, f"lease on {self._lease.service}"):
+                yield
         finally:
-            ended.set()
-            keeper.join()
             self._let_go()
-
-    def _keep(self, ended: Event) -> None:
-        while not ended.wait(RENEW_S):
-            try:
-                self.renew()
-            except Conflict:
-                return  # the next one that writes or acts finds out too
-            except SlipwayError as error:
-                log.warning("The lease on %s could not be renewed: %s", self._lease.service, error)
 
     def _let_go(self) -> None:
         try:

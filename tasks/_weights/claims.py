@@ -15,12 +15,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock, Thread
+from threading import Lock
 from uuid import uuid4
 
 from pydantic import ValidationError
 
 from tasks._processes import is_dead, this_process
+from tasks._renewal import renewing
 from tasks._stores.store import Store
 from tasks._weights.layout import claim_key
 from tasks.errors import Conflict, SlipwayError
@@ -94,29 +95,13 @@ class HeldClaim:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Renew the claim while the block runs; when it raises, leave the claim to the next holder."""
-        ended = Event()
-        keeper = Thread(target=self._keep, args=[ended], name="claim", daemon=True)
-        keeper.start()
         try:
-            yield
+            with renewing(self.renew, RENEW_S, f"claim on {self._key}"):
+                yield
         except BaseException as error:
-            ended.set()
-            keeper.join()
             if not isinstance(error, Conflict):
                 self._let_go()
             raise
-        finally:
-            ended.set()
-            keeper.join()
-
-    def _keep(self, ended: Event) -> None:
-        while not ended.wait(RENEW_S):
-            try:
-                self.renew()
-            except Conflict:
-                return  # whoever writes it next finds out too
-            except SlipwayError as error:
-                log.warning("The claim on %s could not be renewed: %s", self._key, error)
 
     def _let_go(self) -> None:
         try:

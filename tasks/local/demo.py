@@ -24,10 +24,11 @@ from tasks._clients.receipt_text import sentence
 from tasks._clients.timeline import timeline
 from tasks._clients.turns import Turn
 from tasks._release.journal import evidence_key
+from tasks._release.news import step_line
 from tasks._spec_file import load_spec
 from tasks._stores.store import open_store
 from tasks.errors import BadInput, CandidateFailed, Conflict, MachineError
-from tasks.following import Follower, step_line
+from tasks.following import Follower
 from tasks.local.environments import ROOT, environment_python
 from tasks.local.hub.publishing import publish
 from tasks.local.processes import last_line

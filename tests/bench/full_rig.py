@@ -24,9 +24,10 @@ import httpx
 import psutil
 
 from tasks._release.journal import Journal
+from tasks._release.news import step_line
 from tasks._spec_file import load_spec
 from tasks._stores.store import Store, open_store
-from tasks.following import Follower, step_line
+from tasks.following import Follower
 from tasks.local import stack as local
 from tasks.local.hub.publishing import publish
 from tasks.local.processes import read_record

@@ -42,6 +42,7 @@ from tasks.spec import ServiceSpec
 from tests.bench.defects import DEFECTS, KINDS, Defect
 from tests.bench.engines import PAYLOAD, ROOT, NotStarted, running
 from tests.bench.measuring import machine
+from tests.bench.program import run, say
 from tests.bench.verdicts import Judged, figures
 
 SERVICES, SERVICE = ROOT / "serve/services", "chat"
@@ -155,7 +156,7 @@ def _defect(bench: Bench, live: Live, defect: Defect) -> Judged:
         judged = Judged(defect.name, defect.kind, error=str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _say(sentence(judged))
+    say(sentence(judged))
     return judged
 
 
@@ -168,7 +169,7 @@ def _alike(bench: Bench, live: Live, runs: int, seed: int) -> Iterator[Judged]:
         for number in range(runs):
             prompts, spec = varied(bench.prompts, bench.spec, seed + number)
             judged = judge(endpoint, release, live, prompts, spec, name=f"seed {seed + number}", kind=SAME)
-            _say(sentence(judged))
+            say(sentence(judged))
             yield judged
 
 
@@ -285,14 +286,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        _say("interrupted; engines and folders of this run are gone")
-        sys.exit(130)
+    run(main, "engines and folders")

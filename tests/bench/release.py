@@ -22,7 +22,6 @@ code is 1 when something could not be measured, whatever the figures are.
 """
 
 import argparse
-import fcntl
 import importlib
 import importlib.metadata
 import json
@@ -55,6 +54,7 @@ from tests.bench.outcomes import (
     status,
     way_back,
 )
+from tests.bench.program import alone, run, say
 from tests.bench.release_report import IMPORTS, Results, imported, status_seconds, table
 from tests.bench.rig import (
     RUN_S,
@@ -104,11 +104,11 @@ class Measurements:
         wanted = (self._goals & of) - self._results.failures.keys()
         if not wanted:
             return
-        _say(scene.__doc__)
+        say(scene.__doc__)
         try:
             scene(*arguments)
         except (Failed, SlipwayError, httpx.HTTPError, TimeoutError, OSError) as error:
-            _say(f"failed: {last_line(str(error)) or type(error).__name__}")
+            say(f"failed: {last_line(str(error)) or type(error).__name__}")
             self._results.failures.update(dict.fromkeys(sorted(wanted), str(error) or type(error).__name__))
 
     def _first_two(self) -> None:
@@ -239,7 +239,7 @@ class Measurements:
 
     def _noted(self, carried: Carried) -> Carried:
         self._results.releases.append(carried)
-        _say(f"{carried.progress.release.name}: {carried.progress.outcome}, {carried.over - carried.asked:.1f} s")
+        say(f"{carried.progress.release.name}: {carried.progress.outcome}, {carried.over - carried.asked:.1f} s")
         return carried
 
 
@@ -263,7 +263,7 @@ def _measured(home: Path, size: str, goals: set[str], patience_s: float) -> Resu
         results.figures.append(status(status_seconds(TIMES)))
     if goals - {"R5"}:
         module = importlib.import_module(RIGS[size])  # the small one needs no Prefect, the full one no fakes
-        with module.opened(home, _say) as rig:
+        with module.opened(home, say) as rig:
             results.what = rig.what
             Measurements(rig, goals, results).take()
     return results
@@ -272,12 +272,7 @@ def _measured(home: Path, size: str, goals: set[str], patience_s: float) -> Resu
 @contextmanager
 def _home(home: Path) -> Iterator[Path]:
     """Give the folder to this benchmark alone."""
-    (home / "run").mkdir(parents=True, exist_ok=True)
-    with (home / "run" / "bench.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(f"Another benchmark is at work in {home}.") from None
+    with alone(home, home / "run" / "bench.lock"):
         yield home
 
 
@@ -291,14 +286,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        _say("interrupted; servers and folders of this run are gone")
-        sys.exit(130)
+    run(main, "servers and folders")

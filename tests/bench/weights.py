@@ -22,7 +22,6 @@ unverified copy, which writes through one more buffer.  With a core to spare for
 """
 
 import argparse
-import fcntl
 import json
 import shutil
 import signal
@@ -40,6 +39,7 @@ from tests.bench.following import follow, repeat_warm
 from tests.bench.importing import cost_of_import
 from tests.bench.killing import kill_and_run_again
 from tests.bench.measuring import Failed, last_line
+from tests.bench.program import alone, run, say
 from tests.bench.reading import read_in_turns
 from tests.bench.report import GOALS, Results
 from tests.bench.running import Bench, compare
@@ -72,7 +72,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _home(asked.home.resolve()) as home, hub_server(home / "hub") as hub:
         size = SIZES[asked.size]
-        bench = Bench(home, hub, size.patience_s if asked.patience is None else asked.patience, _say)
+        bench = Bench(home, hub, size.patience_s if asked.patience is None else asked.patience, say)
         results = Results(asked.size, goals)
         Measurements(bench, size, results).take()
     text = json.dumps(results.to_json(), indent=2) + "\n" if asked.json else report.table(results)
@@ -104,7 +104,7 @@ class Measurements:
                 if self._goals & of:
                     step()
             except Failed as error:
-                _say(f"failed: {last_line(str(error))}")
+                say(f"failed: {last_line(str(error))}")
                 self._results.failures[" ".join(sorted(self._goals & of))] = str(error)
 
     def _take_ceilings(self) -> None:
@@ -164,7 +164,7 @@ class Measurements:
         for contender in (PIPE, BASELINE, *OTHERS):
             if why := contender.missing():
                 self._results.absent[contender.name] = why
-                _say(f"{contender.name} is left out: {why}")
+                say(f"{contender.name} is left out: {why}")
 
     def _provided(self, model: Model) -> tuple[Published, Published]:
         return provide(self._bench.home / "hub", model)
@@ -174,11 +174,7 @@ class Measurements:
 def _home(home: Path) -> Iterator[Path]:
     """Give the folder of repositories and scratch to this benchmark alone, without what a killed one left."""
     (home / "hub").mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(f"Another benchmark is at work in {home}.") from None
+    with alone(home, home / "lock"):
         for left in (*home.glob("run-*"), *home.glob("store-*")):
             shutil.rmtree(left, ignore_errors=True)
         yield home
@@ -196,14 +192,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        _say("interrupted; servers and folders of this run are gone")
-        sys.exit(130)
+    run(main, "servers and folders")

@@ -111,12 +111,7 @@ def test_a_refused_commit_fails_the_run_with_its_reason_and_no_traceback(
 def test_a_newer_wish_ends_what_a_dead_run_left(stage: Stage) -> None:
     """The older release is given up before it shifted traffic, and the newer one is made."""
     stage.publish(1)
-    settings = read_settings()
-    with open_world(settings) as world:
-        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
-        engine.ask(to_release(wanted, run="dead", actor="", reason="older", at=world.clock.now()))
-        with pytest.raises(DiedError):
-            engine.carry("dead", die)
+    left_by_a_dead_run()
     stage.publish(2)
 
     state = release()
@@ -132,6 +127,16 @@ class DiedError(BaseException):
 def die(_step: StepName) -> None:
     """End a run before its first step."""
     raise DiedError
+
+
+def left_by_a_dead_run() -> None:
+    """Have a run ask for the release of what ``main`` means, and die before its first step."""
+    settings = read_settings()
+    with open_world(settings) as world:
+        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
+        engine.ask(to_release(wanted, run="dead", actor="", reason="older", at=world.clock.now()))
+        with pytest.raises(DiedError):
+            engine.carry("dead", die)
 
 
 def test_an_earlier_release_is_gone_back_to_and_forth(stage: Stage) -> None:
@@ -210,12 +215,7 @@ def test_a_live_release_that_turns_bad_is_left_by_itself(stage: Stage, monkeypat
 def test_what_a_dead_run_left_is_finished(stage: Stage) -> None:
     """The flow that a crash starts carries the release to its end."""
     stage.publish(1)
-    settings = read_settings()
-    with open_world(settings) as world:
-        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
-        engine.ask(to_release(wanted, run="dead", actor="", reason="", at=world.clock.now()))
-        with pytest.raises(DiedError):
-            engine.carry("dead", die)
+    left_by_a_dead_run()
 
     state: State[Any] = finish(service="chat", return_state=True)
 
