@@ -1,8 +1,9 @@
 """One look at a live release: its golden prompts, asked at the live address, must still get their facts.
 
 Golden prompts had to hold their facts before the promotion, so one that is lost now means that what clients get
-has changed.  Looks are few and cheap: what clients see between two of them is the probe's part.  Where the spec names
-a Prometheus, the error rate of the live traffic counts as well; one that it does not know is inconclusive.
+has changed.  Looks are few and cheap: between two of them the probe asks on, and what its clients met since the bake
+began counts in each look.  Where the spec names a Prometheus, the error rate of the live traffic counts as well; one
+that it does not know is inconclusive.
 """
 
 import logging
@@ -12,6 +13,7 @@ from tasks._checks.prompts import Prompt, Prompts
 from tasks._checks.rendering import evidence
 from tasks._checks.scoring import holds_fact
 from tasks._clients.completions import Answer, ask
+from tasks._clients.receipt import Seen
 from tasks.errors import SlipwayError
 from tasks.records import CheckResult, Release, Verdict
 from tasks.spec import Bake, ServiceSpec
@@ -24,10 +26,13 @@ PROMETHEUS_S = 5.0
 log = logging.getLogger(__name__)
 
 
-def look(address: str, release: Release, prompts: Prompts, spec: ServiceSpec) -> CheckResult:
+def look(
+    address: str, release: Release, prompts: Prompts, spec: ServiceSpec, seen: Seen | None = None
+) -> CheckResult:
     """Ask the live base URL ``address`` the first golden prompts, the first one as a stream.
 
-    Never raises for what the server does: no answer is a fail, because clients get none either.
+    ``seen`` is what the probe's clients met since the bake began, where there is a probe.  Never raises for what the
+    server does: no answer is a fail, because clients get none either.
     """
     asked = prompts.golden[:ASKED]
     faults: list[str] = []
@@ -55,7 +60,22 @@ def look(address: str, release: Release, prompts: Prompts, spec: ServiceSpec) ->
         evidence=tuple(shown),
         measured={"latency_max_s": round(slowest, 3)},
     )
-    return answered if faults or not spec.bake.prometheus else _with_error_rate(answered, spec.bake)
+    judged = _with_probe(answered, seen, spec.bake) if seen is not None and seen.requests else answered
+    return _with_error_rate(judged, spec.bake) if judged.verdict is Verdict.PASS and spec.bake.prometheus else judged
+
+
+def _with_probe(answered: CheckResult, seen: Seen, bake: Bake) -> CheckResult:
+    """Return a look together with what the probe's clients met; slow answers alone move no traffic back."""
+    rate = seen.failed / seen.requests
+    bad = rate > bake.max_error_rate
+    told = f"of {seen.requests} requests of the probe {seen.failed} failed and {seen.slow} were slow"
+    return answered.model_copy(
+        update={
+            "verdict": Verdict.FAIL if bad else answered.verdict,
+            "summary": f"{answered.summary}; {told}",
+            "measured": answered.measured | {"probe_requests": seen.requests, "probe_error_rate": round(rate, 4)},
+        }
+    )
 
 
 def _with_error_rate(answered: CheckResult, bake: Bake) -> CheckResult:

@@ -138,6 +138,24 @@ class Receipt(Value):
         return sum(switch.streams_open for switch in self.switches)
 
 
+class Seen(Value):
+    """What ended so far of the requests that started since a moment; ``slow`` ones were good, as in ``Receipt``."""
+
+    requests: int
+    failed: int
+    slow: int
+
+
+def seen_since(requests: Iterable[Request], since: datetime, *, slow_s: float = SLOW_S) -> Seen:
+    """Count the requests that started at ``since`` or later."""
+    every = [request for request in requests if request.at >= since]
+    return Seen(
+        requests=len(every),
+        failed=sum(request.outcome is not Outcome.OK for request in every),
+        slow=sum(_is_slow(request, slow_s) for request in every),
+    )
+
+
 def report_of(beats: Sequence[Beat]) -> ProbeReport:
     """Return what the probes of these beats did together."""
     return ProbeReport(

@@ -16,7 +16,7 @@ from threading import RLock
 from pydantic import ValidationError
 
 from tasks._clients.probe import Probe
-from tasks._clients.receipt import UNANSWERED, Receipt, receipt, report_of
+from tasks._clients.receipt import UNANSWERED, Receipt, Seen, receipt, report_of, seen_since
 from tasks._clients.receipt_text import sentence
 from tasks._clients.requests import read_journal
 from tasks._clients.timeline import timeline
@@ -66,6 +66,14 @@ class Witness:
                 self._watch = _Watch(name, self._started(address, progress, record, prompts))
             except (OSError, ValidationError) as error:
                 log.warning("%s goes on unwatched: %s", progress.release.name, error)
+
+    def seen(self, progress: Progress, since: datetime) -> Seen | None:
+        """Return what the clients of this process met since then; None where nobody watches ``progress`` here."""
+        with self._lock:
+            watch = self._watch
+        if watch is None or watch.name != _name(progress):
+            return None
+        return seen_since(watch.probe.requests, since, slow_s=spec_of(progress.release).probe.slow)
 
     def testify(self, progress: Progress) -> CheckResult | None:
         """End the probe, wait for its last requests, and return what clients saw; None where no probe was asked for.

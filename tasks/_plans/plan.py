@@ -140,7 +140,7 @@ def _see(world: World, settings: Settings, spec: ServiceSpec, endpoint: str) -> 
         prompts=prompts,
         capacity=capacity,
         room=room_of(settings.ray, capacity),
-        shares=world.target.shares,
+        shares=world.target.shares(release),
         healthy=_is_healthy(world, record.live) if record.live else None,
         faults=(refused, no_prompts, *missing_plugins(spec), unsigned),
     )

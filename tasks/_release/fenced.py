@@ -18,10 +18,9 @@ class Fenced:
     def __init__(self, target: Target, guard: Callable[[], None]) -> None:
         self._target, self._guard = target, guard
 
-    @property
-    def shares(self) -> bool:
+    def shares(self, release: Release) -> bool:
         """See ``Target``."""
-        return self._target.shares
+        return self._target.shares(release)
 
     def observe(self, service: str) -> Observed:
         """See ``Target``."""

@@ -10,7 +10,7 @@ from tasks._checks.paired import paired
 from tasks._checks.performance import performance
 from tasks._checks.plugins import run_plugins
 from tasks._checks.prompts import Prompts, load_prompts
-from tasks._checks.quality import ask_all, quality
+from tasks._checks.quality import ask_all
 from tasks._checks.smoke import smoke
 from tasks._release.machine import Health, Observed
 from tasks._release.step_result import StepResult, spec_of
@@ -35,7 +35,7 @@ def judge_answers(world: World, progress: Progress, _record: ServiceRecord) -> S
     release, spec = progress.release, spec_of(progress.release)
     prompts = prompts_of(world, spec)
     answers = ask_all(address_of(world, release), release.service, prompts, spec)
-    return _told(quality(answers, prompts, spec))
+    return _told(world.judge(answers, prompts, spec))
 
 
 def judge_paired(world: World, progress: Progress, record: ServiceRecord) -> StepResult:

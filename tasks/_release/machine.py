@@ -83,9 +83,14 @@ class Placement(Value):
 
 
 class Observed(Value):
-    """Everything a target shows of one service, by release name."""
+    """Everything a target shows of one service, by release name.
+
+    With ``lasting``, what was started stays until somebody removes it: one that is gone was removed on purpose, and
+    is not started over that.
+    """
 
     placements: Mapping[str, Placement] = {}
+    lasting: bool = False
 
     @property
     def live(self) -> str | None:
@@ -158,7 +163,7 @@ def _repair(step: StepName | None, progress: Progress, observed: Observed) -> St
         return step
     placement = observed.placements.get(progress.release.name)
     if placement is None:
-        return StepName.START
+        return StepName.READY if observed.lasting and progress.done(StepName.START) else StepName.START
     if placement.health is not Health.HEALTHY:
         return StepName.READY
     if (step is None or step in NEEDS_TRAFFIC) and not placement.live:

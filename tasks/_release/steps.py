@@ -22,6 +22,8 @@ from tasks.spec import Policy
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at a target that is changing."""
+TELL_EVERY = 5.0
+"""Seconds after which a target is told again to remove a release that it still shows."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ def _healthy(world: World, release: Release) -> Placement | None:
         log.warning("%s", error)
         return None
     if placement is None or placement.health is Health.REMOVING:
-        raise CandidateFailed(f"{release.name} was removed while it was starting.")
+        raise CandidateFailed(f"{release.name} is gone: somebody else removed it.")
     if placement.health is Health.FAILED:
         raise CandidateFailed(f"{release.name} could not start: {placement.message}")
     return placement if placement.health is Health.HEALTHY else None
@@ -147,9 +149,11 @@ def _remove(world: World, progress: Progress, _record: ServiceRecord) -> StepRes
 
 def _remove_named(world: World, service: str, name: str, release: Release) -> None:
     """Remove the release called ``name`` and wait until it is gone, the longest request of ``release`` included."""
-    world.target.remove(service, name)
-    deadline = spec_of(release).deadlines.request + SHIFT_DEADLINE
-    for _ in world.clock.ticks(deadline, LOOK_EVERY):
+    deadline, tell_at = spec_of(release).deadlines.request + SHIFT_DEADLINE, 0.0
+    for passed in world.clock.ticks(deadline, LOOK_EVERY):
+        if passed >= tell_at:
+            world.target.remove(service, name)
+            tell_at = passed + TELL_EVERY
         if name not in world.target.observe(service).placements:
             return
     raise CandidateFailed(f"{name} is still there {deadline:.0f} s after its removal.")

@@ -14,9 +14,8 @@ from tasks.records import Release
 class Target(Protocol):
     """A place where releases of a service run side by side behind one live address."""
 
-    @property
-    def shares(self) -> bool:
-        """Whether the live address can be shared between two releases; if not, a shift moves all of it at once."""
+    def shares(self, release: Release) -> bool:
+        """Return whether ``release`` can take a share of the live address; if not, a shift moves all at once."""
 
     def observe(self, service: str) -> Observed:
         """Return every release of the service that the target shows."""
@@ -37,7 +36,10 @@ class Target(Protocol):
         """Tell the release to answer as before but to part with kept-alive connections."""
 
     def remove(self, service: str, release: str) -> None:
-        """Stop the release and give back what it holds, after its running requests have ended."""
+        """Stop the release and give back what it holds, after its running requests have ended.
+
+        It may only begin to: it is called again every few seconds until ``observe`` no longer shows the release.
+        """
 
     def close(self) -> None:
         """Let go of connections."""

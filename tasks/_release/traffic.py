@@ -11,16 +11,19 @@ from collections.abc import Callable
 import httpx
 
 from tasks._checks.bake import look
+from tasks._clients.receipt import Seen
 from tasks._release.journal import Journal
 from tasks._release.judging import prompts_of
 from tasks._release.machine import gives_way
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.world import World
 from tasks.errors import CandidateFailed, TerminalError, TransientError
-from tasks.records import CheckResult, Progress, Release, ServiceRecord, Verdict
+from tasks.records import CheckResult, Progress, Release, ServiceRecord, StepName, Verdict
 
 SHIFT_DEADLINE = 60.0
 """Seconds that a target may take to move traffic or to remove a release, beside the longest request."""
+GIVEN_UP_EVERY = 0.5
+"""Seconds, at most, between two looks at whether somebody gave a release up: one who rolls back waits for that."""
 IN_A_ROW = 5
 """Answers of the right release, one after the other and each on a new connection, that prove a shift."""
 
@@ -31,7 +34,7 @@ def shift(world: World, progress: Progress, record: ServiceRecord) -> StepResult
     """Lead the live address to the release, by the shares that the spec names where the target knows shares."""
     release, spec = progress.release, spec_of(progress.release)
     old = record.previous if record.live == release else record.live
-    steps = spec.shift.steps if world.target.shares and old is not None else (100,)
+    steps = spec.shift.steps if world.target.shares(release) and old is not None else (100,)
     for percent in steps[:-1]:
         world.target.shift(release.service, release.name, percent=percent)
         _watch(world, release, spec.shift.pause)
@@ -47,10 +50,14 @@ def bake(world: World, progress: Progress, _record: ServiceRecord) -> StepResult
     release, spec = progress.release, spec_of(progress.release)
     prompts, address, looks = prompts_of(world, spec), world.target.address(release.service), 0
     check: CheckResult | None = None
-    for _ in world.clock.ticks(spec.bake.seconds, spec.bake.interval):
+    due = 0.0
+    for passed in world.clock.ticks(spec.bake.seconds, min(spec.bake.interval, GIVEN_UP_EVERY)):
         if is_given_up(world, progress):
             return StepResult(f"given up after {looks} looks")
-        check, looks = look(address, release, prompts, spec), looks + 1
+        if passed < due:
+            continue
+        due = passed + spec.bake.interval
+        check, looks = look(address, release, prompts, spec, _seen(world, progress)), looks + 1
         if check.verdict is Verdict.FAIL:
             break
     if check is None:
@@ -101,6 +108,12 @@ def _watch(world: World, release: Release, seconds: float) -> None:
         check = look(address, release, prompts, spec)
         if check.verdict is Verdict.FAIL:
             raise CandidateFailed(f"{release.name} failed under a share of the traffic: {check.summary}.")
+
+
+def _seen(world: World, progress: Progress) -> Seen | None:
+    """Return what the probe's clients met since the bake began."""
+    step = progress.step(StepName.BAKE)
+    return world.witness.seen(progress, step.started_at) if world.witness and step else None
 
 
 def _revived(old: Release, revive: Callable[[Release], None]) -> bool:

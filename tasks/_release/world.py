@@ -1,11 +1,14 @@
 """What flows and commands work on, built from the settings; nothing is reached until a step asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tasks._checks.apart import quality_apart
+from tasks._checks.prompts import Prompts
+from tasks._clients.completions import Answer
 from tasks._clients.witness import Witness
 from tasks._clock import Clock
 from tasks._release.boundaries import boundary
@@ -16,8 +19,9 @@ from tasks._weights.access import open_hub, signer
 from tasks._weights.carrying import Progress as Moved
 from tasks._weights.hub import Hub
 from tasks.errors import BadInput
-from tasks.records import Manifest
+from tasks.records import CheckResult, Manifest
 from tasks.settings import Settings
+from tasks.spec import ServiceSpec
 
 
 def _unshown(_title: str) -> AbstractContextManager[Moved]:
@@ -29,7 +33,8 @@ class World:
     """What the steps work on; leaving it as a context lets go of its connections.
 
     ``shown`` shows the bytes of a mirror, by its title, while a block runs; ``sign`` signs what is mirrored;
-    ``witness`` keeps requests open and counts them; ``cross`` is told of every boundary between two effects.
+    ``judge`` judges answers by themselves; ``witness`` keeps requests open and counts them; ``cross`` is told of
+    every boundary between two effects.
     """
 
     hub: Callable[[str], Hub]
@@ -39,6 +44,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     shown: Callable[[str], AbstractContextManager[Moved]] = _unshown
     sign: Callable[[Manifest], bytes] | None = None
+    judge: Callable[[Sequence[Answer], Prompts, ServiceSpec], tuple[CheckResult, ...]] = quality_apart
     witness: Witness | None = None
     cross: Callable[[str], None] = lambda _: None
 

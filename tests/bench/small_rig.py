@@ -130,7 +130,7 @@ class Small:
         place = self.stage.folder / f"run-{next(self._number)}"
         seen = self.stage.environment()
         out, log = place.with_suffix(".out"), place.with_suffix(".log")
-        orders = Orders(seen, request, out, log, asks=asks, haste=1.0)
+        orders = Orders(seen, request, out, log, asks=asks, haste=1.0, apart=True)
         process = subprocess.Popen([sys.executable, "-c", CARRY], cwd=ROOT, env=seen, stdin=subprocess.PIPE)
         self._running.append(process)
         with sampled(lambda: [process.pid]) as peak:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tasks._checks.quality import quality
 from tasks._clock import Clock
 from tasks._release import lease
 from tasks._release.engine import Engine
@@ -34,7 +35,7 @@ class Orders:
     """What a run is to do, with which environment, and where to: ``out`` gets how it ended, ``log`` all it says.
 
     It stops itself at the boundary ``stop_at``.  ``asks`` are made at once, each by an engine of its own.  With one
-    alone its waits are ``haste`` times shorter.
+    alone its waits are ``haste`` times shorter.  It judges answers itself, unless ``apart`` from it.
     """
 
     environment: dict[str, str]
@@ -45,6 +46,7 @@ class Orders:
     lifetime_s: float = lease.LIFETIME_S
     asks: int = 1
     haste: float = HASTE
+    apart: bool = False
 
 
 class Hasty(Clock):
@@ -90,7 +92,8 @@ def _carry(orders: Orders) -> str:
     with open_world(settings) as opened:
         cross = _stopping(opened.cross, orders.stop_at)
         clock = Hasty(orders.haste) if orders.asks == 1 else Clock()
-        world: World = replace(opened, clock=clock, cross=cross)
+        judge = opened.judge if orders.apart else quality
+        world: World = replace(opened, clock=clock, cross=cross, judge=judge)
         engine = Engine(world, orders.request.release.service, run=f"run-of-{os.getpid()}")
         wanted = engine.ask(orders.request)
         ended = engine.carry(wanted) if wanted else None

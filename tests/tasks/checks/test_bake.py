@@ -6,6 +6,7 @@ import pytest
 
 from tasks._checks.bake import look
 from tasks._checks.prompts import parse_prompts
+from tasks._clients.receipt import Seen
 from tasks.records import CheckResult, Release, Verdict
 from tasks.spec import ServiceSpec
 from tests.fakes.completions import Messages
@@ -71,6 +72,24 @@ def test_a_broken_answer_fails(engine: Engine, url: str, fault: Fault) -> None:
     assert result.verdict is Verdict.FAIL
     assert result.summary.startswith("paris: ")
     assert len(result.evidence) == 2
+
+
+@pytest.mark.parametrize(
+    ("failed", "slow", "verdict"),
+    [(0, 0, Verdict.PASS), (0, 9, Verdict.PASS), (1, 0, Verdict.PASS), (2, 0, Verdict.FAIL), (100, 0, Verdict.FAIL)],
+)
+def test_what_the_probe_met_counts(url: str, failed: int, slow: int, verdict: Verdict) -> None:
+    """More failed requests than the spec allows move traffic back; its very limit, and slowness, do not."""
+    result = look(url, RELEASE, PROMPTS, SPEC, Seen(requests=100, failed=failed, slow=slow))
+
+    assert verdict is result.verdict
+    assert f"of 100 requests of the probe {failed} failed and {slow} were slow" in result.summary
+    assert failed / 100 == result.measured["probe_error_rate"]
+
+
+def test_a_probe_that_asked_nothing_yet_says_nothing(url: str) -> None:
+    """No request is no error rate."""
+    assert seen(url).summary == look(url, RELEASE, PROMPTS, SPEC, Seen(requests=0, failed=0, slow=0)).summary
 
 
 def test_it_passes_then_fails(engine: Engine, url: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks._clients.receipt import UNANSWERED, ProbeReport, Receipt, receipt, report_of
+from tasks._clients.receipt import UNANSWERED, ProbeReport, Receipt, Seen, receipt, report_of, seen_since
 from tasks._clients.receipt_text import markdown, sentence, summary
 from tasks._clients.requests import Beat, Kind, Lines, Outcome, Request, open_journal, read_journal
 from tasks._clients.turns import Hole, Turn
@@ -98,6 +98,17 @@ def test_any_failure_fails(ended: list[Request]) -> None:
     clean = bool(ended) and all(r.outcome is Outcome.OK for r in ended)
 
     assert (receipt(ended).verdict is Verdict.PASS) is clean
+
+
+@unhurried
+@given(requests(), st.integers(0, 40))
+def test_what_was_seen_since_a_moment(ended: list[Request], which: int) -> None:
+    """Requests that started at the moment or later are counted, each failure and each slow one among them."""
+    since = ended[which % len(ended)].at if ended else EPOCH
+    later = [one for one in ended if one.at >= since]
+    whole = receipt(later)
+
+    assert Seen(requests=len(later), failed=whole.failed, slow=whole.slow) == seen_since(ended, since)
 
 
 def test_switch_with_streams_open_across() -> None:

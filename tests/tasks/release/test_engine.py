@@ -1,6 +1,7 @@
 """Whole releases: the engine with a real S3 server and Hub, on a small cluster that behaves as Ray Serve does."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks._checks.quality import quality
+from tasks._clients.witness import Witness
 from tasks._clock import Clock
 from tasks._release import ledger
 from tasks._release.engine import Engine as ReleaseEngine
@@ -22,8 +25,9 @@ from tasks._stores.store import Store
 from tasks._weights.hub import Hub
 from tasks.errors import Conflict, Unreachable
 from tasks.records import Approval, Kind, Outcome, Progress, Question, Release, Request, StepName
+from tests.fakes.completions import Messages
 from tests.fakes.context_engine import ContextEngine
-from tests.fakes.engine import Engine
+from tests.fakes.engine import Engine, EngineCutError
 from tests.fakes.hubs import MODEL, RunningHub, running_hub, write_model
 from tests.fakes.ray_serve import RayServe, serving
 
@@ -158,13 +162,20 @@ def answering(text: str) -> Any:
     return make
 
 
+def moody(messages: Messages) -> str:
+    """Answer one question, and break at any other."""
+    if "France" not in messages[-1]["content"]:
+        raise EngineCutError
+    return "The capital of France is Paris."
+
+
 @pytest.fixture
 def stage(store: Store, tmp_path: Path) -> Iterator[Stage]:
     """Set the stage: nothing released yet, engines answer well."""
     (tmp_path / "chat.prompts.yaml").write_text(json.dumps(PROMPTS))
     cluster = RayServe(engine=answering("The capital of France is Paris."))
     with running_hub(tmp_path / "hub") as hub, serving(cluster) as settings, closing(RayTarget(settings)) as target:
-        world = World(hub=Hub, store=store, target=target, services=tmp_path)
+        world = World(hub=Hub, store=store, target=target, services=tmp_path, judge=quality)
         yield Stage(world, cluster, hub, tmp_path / "model")
 
 
@@ -233,6 +244,34 @@ def test_a_release_that_turns_bad_in_its_bake_is_rolled_back(stage: Stage) -> No
     assert {"chat-r1"} == set(placements)
     assert not placements["chat-r1"].draining
     assert "chat-r1" == getattr(stage.engine().record.live, "name", None)
+
+
+def test_a_release_that_fails_only_the_probe_in_its_bake_is_rolled_back(stage: Stage, tmp_path: Path) -> None:
+    """Golden prompts get their facts, other clients get errors: the bake ends at once, long before its time."""
+    other = {"id": "weather", "prompt": "The weather?"}
+    (tmp_path / "chat.prompts.yaml").write_text(json.dumps([*PROMPTS, other]))
+    stage.release(1)
+    asking = stage.request(2)
+    spec = {**asking.release.spec, "bake": {"seconds": 60, "interval": 0.1}, "probe": {"rate": 20, "streams": 0}}
+    asking = asking.model_copy(update={"release": asking.release.model_copy(update={"spec": spec})})
+    world = replace(stage.world, witness=Witness(stage.world.store, tmp_path / "receipts"))
+    engine = ReleaseEngine(world, "chat", run="run")
+
+    def perform(step: StepName) -> None:
+        if step is StepName.BAKE:
+            stage.cluster.apps["chat-r2"].engine.answer = moody
+        engine.perform(step)
+
+    begun = time.monotonic()
+    with closing(world.witness):
+        ended = engine.carry(engine.ask(asking), perform)
+
+    assert ended is not None
+    assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
+    assert ended.failure is not None
+    assert StepName.BAKE is ended.failure.step
+    assert "requests of the probe" in ended.failure.reason
+    assert time.monotonic() - begun < 50
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -374,6 +374,25 @@ def test_a_candidate_that_vanished_is_started_again(step: StepName) -> None:
     assert Action(kind=ActionKind.STEP, step=StepName.START) == action
 
 
+@pytest.mark.parametrize("step", FORWARD[2:])
+def test_a_candidate_that_somebody_removed_is_not_started_over_that(step: StepName) -> None:
+    """Where what was started stays, its absence is looked at as a fault of the candidate."""
+    gone = FakeCluster("chat-r1").observed().model_copy(update={"lasting": True})
+
+    action = next_action(up_to(step), gone)
+
+    assert Action(kind=ActionKind.STEP, step=StepName.READY) == action
+
+
+def test_a_candidate_that_was_never_started_is_started_anywhere() -> None:
+    """A run that died before the effect of the start left nothing."""
+    nothing = FakeCluster("chat-r1").observed().model_copy(update={"lasting": True})
+
+    action = next_action(up_to(StepName.START), nothing)
+
+    assert Action(kind=ActionKind.STEP, step=StepName.START) == action
+
+
 def test_a_candidate_that_was_started_again_is_waited_for() -> None:
     """It is not judged while it still starts."""
     starting = Observed(placements={"chat-r2": Placement(health=Health.STARTING)})
