@@ -8,6 +8,8 @@ import certifi
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.kube.fixtures"]
+
 settings.register_profile("shared machine", deadline=None, print_blob=True)
 settings.load_profile("shared machine")
 
