@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tasks.errors import BadInput
@@ -73,6 +73,34 @@ class RaySettings(BaseModel):
     )
 
 
+class KubernetesSettings(BaseModel):
+    """One namespace of a Kubernetes cluster with KubeRay.  With a namespace set, releases go there."""
+
+    namespace: str = Field("", pattern="^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$", description="where releases live")
+    kubeconfig: Path | None = Field(
+        None, description="kubeconfig file; none: the service account of the pod that this process runs in"
+    )
+    context: str = Field("", description="context of the kubeconfig; empty: its current one")
+    service_url: str = Field(
+        "http://{name}.{namespace}.svc:8000",
+        description="base URL of a Service, seen from here; may hold {name}, {namespace} and {cluster_ip}",
+    )
+    live_url: str = Field(
+        "",
+        description="base URL where clients reach a service through a Gateway, with the same fields; none: Service",
+    )
+
+    @field_validator("service_url", "live_url")
+    @classmethod
+    def _can_be_filled_in(cls, template: str) -> str:
+        """Refuse a template with other fields; the message of ``read_settings`` names the variable."""
+        try:
+            template.format(name="", namespace="", cluster_ip="")
+        except (LookupError, ValueError) as error:
+            raise ValueError("a field that nothing fills in") from error
+        return template
+
+
 class Settings(BaseSettings):
     """Everything a flow needs to know about its surroundings."""
 
@@ -91,6 +119,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     ray: RaySettings = RaySettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     crash_at: str = Field("", description="for tests: the boundary at which a run kills itself")
     prefect_api: str = Field("", description="Prefect's API; empty: what Prefect itself is set up with")
 

@@ -139,3 +139,25 @@ def test_a_password_may_hold_anything_but_a_line_s_end(tmp_path: Path) -> None:
     assert SecretStr("word") == signing_password(SigningSettings(password=SecretStr("word")))
     from_file = signing_password(SigningSettings(password_file=tmp_path / "password"))
     assert SecretStr(" correct horse, ü") == from_file
+
+
+def test_a_cluster_is_named_by_its_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One variable makes a controller drive KubeRay; where its Services are can be said otherwise."""
+    monkeypatch.setenv("SLIPWAY_KUBERNETES__NAMESPACE", "llm")
+    monkeypatch.setenv("SLIPWAY_KUBERNETES__SERVICE_URL", "http://{cluster_ip}:8000")
+
+    assert ("llm", "http://{cluster_ip}:8000") == (
+        read_settings().kubernetes.namespace,
+        read_settings().kubernetes.service_url,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("NAMESPACE", "a/../b"), ("SERVICE_URL", "http://{host}"), ("SERVICE_URL", "{")]
+)
+def test_a_cluster_that_cannot_be_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would only fail in the middle of a release fails at its start."""
+    monkeypatch.setenv(f"SLIPWAY_KUBERNETES__{name}", value)
+
+    with pytest.raises(BadInput, match=f"SLIPWAY_KUBERNETES__{name}"):
+        read_settings()
