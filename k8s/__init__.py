@@ -1,1 +1,1 @@
-"""The lowest layer: what knows Kubernetes and nothing of Prefect or of releases.  Its target is not built yet."""
+"""The lowest layer: what knows Kubernetes, and nothing of Prefect or of the order in which a release goes."""

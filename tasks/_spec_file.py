@@ -5,13 +5,13 @@ A misspelt threshold that is silently ignored lets a bad release through, so unk
 
 import difflib
 from pathlib import Path
+from typing import get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tasks.errors import BadInput, NotFound
-from tasks.records import Value
 from tasks.spec import ServiceSpec
 
 
@@ -88,7 +88,10 @@ def _fault(detail: ErrorDetails, tree: yaml.Node | None) -> str:
         return f"{line}: unknown key {path!r}" + (f", did you mean {near[0]!r}?" if near else "")
     if detail["type"] == "missing":
         return f"{line}: {path!r} is missing"
-    return f"{line}: {path}: {detail['msg']}, not {_shown(detail['input'])}"
+    said = f"{path}: {detail['msg']}" if path else detail["msg"]
+    return (
+        f"{line}: {said}" if isinstance(detail["input"], dict) else f"{line}: {said}, not {_shown(detail['input'])}"
+    )
 
 
 def _shown(value: object) -> str:
@@ -97,12 +100,14 @@ def _shown(value: object) -> str:
 
 
 def _known_keys(where: list[str]) -> list[str]:
-    model: type[Value] = ServiceSpec
-    for part in where:
-        inner = model.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, Value)):
+    model: type[BaseModel] = ServiceSpec
+    for part in (one for one in where if not one.isdecimal()):
+        annotation = model.model_fields[part].annotation
+        inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        section = next((one for one in inner if issubclass(one, BaseModel)), None)
+        if section is None:
             return []
-        model = inner
+        model = section
     return list(model.model_fields)
 
 

@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from k8s.spec import Kubernetes
 from tasks._spec_checks import Checks, Seconds, Share, is_json
 from tasks.records import Value
 
@@ -48,18 +49,53 @@ class TargetKind(StrEnum):
     """Where releases run."""
 
     RAY = "ray"
+    KUBERAY = "kuberay"
+
+
+Count = Annotated[int, Field(ge=1)]
+Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Autoscaling(Value):
+    """Between how many replicas Serve moves with the load, by Serve's own names."""
+
+    min_replicas: Count = Field(1, description="replicas a release starts with, and never has less")
+    max_replicas: Count = Field(description="replicas it never has more than")
+    target_ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="requests that a replica shall have; none: half of the engine's max_num_seqs"
+    )
+    upscale_delay_s: Delay = Field(30, description="seconds that the load is higher before replicas are added")
+    downscale_delay_s: Delay = Field(600, description="seconds that it is lower before replicas are taken away")
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
+        return self
 
 
 class Resources(Value):
-    """What one replica of the engine is given."""
+    """What one replica of the engine is given, and how many there are."""
 
     replicas: Annotated[int, Field(ge=1)] = Field(1, description="engine replicas of a release")
     cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         1, description="logical CPUs of a replica, as Ray counts them"
     )
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0, description="GPUs of a replica; 0 runs the CPU build"
+        0, description="GPUs of a replica, for all its shards together; 0 runs the CPU build"
     )
+    autoscaling: Autoscaling | None = Field(None, description="replicas that follow the load; none: `replicas`")
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> Self:
+        if self.autoscaling is not None and self.replicas != 1:
+            raise ValueError("`replicas` and `autoscaling` exclude each other: set `min_replicas`")
+        return self
+
+    @property
+    def at_first(self) -> int:
+        """Return the number of replicas that a release starts with."""
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas
 
 
 class Deadlines(Value):
@@ -151,6 +187,9 @@ class ServiceSpec(Value):
         Policy.AUTO, description="auto releases a new commit, approve asks a person first, manual only reports it"
     )
     target: TargetKind = TargetKind.RAY
+    kubernetes: Kubernetes | None = Field(
+        None, validate_default=True, description="how releases run on the target kuberay"
+    )
     resources: Resources = Resources()
     engine: Annotated[dict[str, Any], AfterValidator(is_json)] = Field(
         default_factory=dict, description="vLLM engine arguments"
@@ -165,3 +204,26 @@ class ServiceSpec(Value):
     probe: Probe = Probe()
     approval: Approval = Approval()
     deadlines: Deadlines = Deadlines()
+
+    @model_validator(mode="after")
+    def _shards_have_gpus(self) -> Self:
+        tensor, pipeline = (self.engine.get(f"{way}_parallel_size", 1) for way in ("tensor", "pipeline"))
+        if type(tensor) is not int or type(pipeline) is not int:
+            raise ValueError("tensor_parallel_size and pipeline_parallel_size are whole numbers")
+        gpus, shards = self.resources.gpus, tensor * pipeline
+        if gpus and (gpus < shards or (pipeline > 1 and gpus != shards)):
+            raise ValueError(
+                f"resources.gpus {gpus:g} does not fit tensor_parallel_size {tensor} times pipeline_parallel_size "
+                f"{pipeline}: set it to {shards}"
+            )
+        return self
+
+    @field_validator("kubernetes")
+    @classmethod
+    def _belongs_to_the_target(cls, kubernetes: Kubernetes | None, info: ValidationInfo) -> Kubernetes | None:
+        target = info.data.get("target")
+        if target is TargetKind.KUBERAY and kubernetes is None:
+            raise ValueError("the target kuberay needs this section, with an `image` at least")
+        if target is TargetKind.RAY and kubernetes is not None:
+            raise ValueError("the target ray has no use for this section: set `target: kuberay`, or leave it out")
+        return kubernetes

@@ -1,7 +1,7 @@
 """The manners of ``slipway``: one clear sentence and a documented exit code for every error.
 
-The verbs are in ``release_verbs``, ``review_verbs``, ``stack_verbs`` and ``weight_verbs``, which the help groups by
-their panels.  Heavy libraries are imported inside the verbs that need them, so that help and status answer at once.
+The verbs are in the modules whose names end in ``_verbs``; the help groups them by their panels.  Heavy libraries are
+imported inside the verbs that need them, so that help and status answer at once.
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 no access, 5 refused, 6 damaged bytes, 7 somebody else
 came first, 8 the candidate failed, 9 this machine cannot, 75 may pass by itself, 130 interrupted.
@@ -14,12 +14,12 @@ import traceback
 
 import typer
 
-from flows.cli import release_verbs, review_verbs, stack_verbs, weight_verbs
+from flows.cli import manifest_verbs, release_verbs, review_verbs, stack_verbs, weight_verbs
 from flows.cli.app import INTERRUPTED, app, say
 from tasks.errors import BadInput, MachineError, SlipwayError, TransientError
 from tasks.settings import silence_telemetry
 
-__all__ = ["main", "release_verbs", "review_verbs", "stack_verbs", "weight_verbs"]
+__all__ = ["main", "manifest_verbs", "release_verbs", "review_verbs", "stack_verbs", "weight_verbs"]
 
 
 def main() -> None:

@@ -33,6 +33,11 @@ def test_a_spec_is_equal_after_a_round_trip() -> None:
             r"line 4: unknown key 'checks.min_fact', did you mean 'min_facts'\?",
             id="misspelt",
         ),
+        pytest.param(
+            SMALLEST + "resources:\n  autoscaling: {max_replica: 2}\n",
+            r"line 4: unknown key 'resources.autoscaling.max_replica', did you mean 'max_replicas'\?",
+            id="misspelt in a section that may be absent",
+        ),
         pytest.param("service: chat\n", "'model' is missing", id="missing"),
         pytest.param(SMALLEST + "bake:\n  seconds: -1\n", "line 4: bake.seconds: .* not -1", id="range"),
         pytest.param("service: Chat!\nmodel: org/name\n", "line 1: service", id="name"),
@@ -41,6 +46,21 @@ def test_a_spec_is_equal_after_a_round_trip() -> None:
         pytest.param("- chat\n", "holds no mapping", id="list"),
         pytest.param("", "holds no mapping", id="empty"),
         pytest.param(SMALLEST + "target: mars\n", "line 3: target", id="target"),
+        pytest.param(
+            SMALLEST + "resources:\n  autoscaling: {min_replicas: 3, max_replicas: 2}\n",
+            "line 4: resources.autoscaling: .*max_replicas 2 is below min_replicas 3",
+            id="upside down",
+        ),
+        pytest.param(
+            SMALLEST + "resources: {replicas: 2, autoscaling: {max_replicas: 2}}\n",
+            "line 3: resources: .*`replicas` and `autoscaling` exclude each other",
+            id="two numbers",
+        ),
+        pytest.param(
+            SMALLEST + "resources: {gpus: 2}\nengine: {tensor_parallel_size: 4}\n",
+            "resources.gpus 2 does not fit tensor_parallel_size 4 times pipeline_parallel_size 1: set it to 4",
+            id="shards",
+        ),
         pytest.param(SMALLEST + "limits:\n  licences: [MIT]\n", "line 4: limits.licences.0: .* not 'MIT'", id="case"),
     ],
 )
@@ -56,6 +76,14 @@ def test_licences_are_those_of_the_hub() -> None:
 
     assert ("apache-2.0", "openrail++", "llama3.1") == spec.limits.licences
     assert () == parse_spec(SMALLEST, "chat.yaml").limits.licences
+
+
+def test_a_release_starts_with_the_least_replicas() -> None:
+    """With autoscaling those are its own; without, all there will be."""
+    scaled = parse_spec(SMALLEST + "resources: {autoscaling: {min_replicas: 2, max_replicas: 8}}\n", "chat.yaml")
+    fixed = parse_spec(SMALLEST + "resources: {replicas: 3}\n", "chat.yaml")
+
+    assert (2, 3) == (scaled.resources.at_first, fixed.resources.at_first)
 
 
 def test_an_unknown_service_is_told_with_its_neighbour(tmp_path: Path) -> None:
