@@ -6,32 +6,30 @@ their health and drain them.
 
 Draining is a light update of ``user_config`` to ``{"drain": true}``: the replica stays, answers as before, and
 asks its clients to reconnect.  Serve does not tell a replica that its ``user_config`` was taken away, so it is
-ended by ``{"drain": false}``.
+ended by ``{"drain": false}``.  Behind HAProxy the clients do not see that wish.  There it is the update itself that
+moves them: Serve reloads HAProxy for it, and the old process closes each connection after its next answer.
 """
 
 import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray import serve
+from ray import ObjectRef, remote, serve
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from serve.apart import fetch_apart
 from serve.arguments import read_arguments
 from serve.edge import ReleaseHeaders
-from serve.engine import MAX_NUM_SEQS, Server, load
+from serve.engine import Server, load
+from serve.placement import deployment_options
 from serve.streaming import prepare
 
 logger = logging.getLogger("ray.serve")  # Serve writes it to the log of the replica
-
-# After the longest request the engine still has to end; it takes about a second.
-SHUTDOWN_MARGIN_S = 10.0
-# Serve's health check shares the replica with requests; at 10 s busy replicas were restarted (ray issue 54070).
-HEALTH_TIMEOUT_S = 60.0
-# Requests a replica holds for each one the engine computes: the next batch is there when a sequence ends.
-REQUESTS_PER_SEQUENCE = 2
 
 
 class Engine:
@@ -49,9 +47,10 @@ class Engine:
         begun = time.monotonic()
         bring = prepare if self._arguments.streamed else fetch_apart
         fetching = asyncio.get_running_loop().run_in_executor(None, bring, self._arguments.weights, cache)
+        elsewhere = bring_elsewhere(bring, self._arguments.weights, cache) if self._arguments.spans_nodes else []
         load(self._arguments)
         imported = time.monotonic()
-        folder = await fetching
+        folder, *_ = await asyncio.gather(fetching, *elsewhere)
         fetched = time.monotonic()
         self._server = Server(self._arguments, folder)
         started = time.monotonic()
@@ -87,21 +86,19 @@ class Engine:
             server.shutdown()
 
 
+def bring_elsewhere(bring: Callable[[str, Path], Path], weights: str, cache: Path) -> list[ObjectRef]:
+    """Bring the weights to the node of every other GPU of this replica, at the same path, and return the waits.
+
+    One a GPU: those that share a node wait for one fetch (see ``serve.copies``).  vLLM's workers read from their own
+    node's disk, and their engine does not bring anything there.
+    """
+    group = get_current_placement_group()
+    bundles = range(1, group.bundle_count)
+    placed = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index) for index in bundles]
+    return [remote(num_cpus=0)(bring).options(scheduling_strategy=one).remote(weights, cache) for one in placed]
+
+
 def build(args: dict[str, Any]) -> serve.Application:
     """Return the application for the release described by ``args`` (see ``serve.arguments.Arguments``)."""
-    arguments = read_arguments(args)
-    resources = arguments.resources
-    sequences = arguments.engine.get("max_num_seqs", MAX_NUM_SEQS)
-    deployment: Any = serve.deployment(
-        name="engine",
-        num_replicas=resources.replicas,
-        ray_actor_options={"num_cpus": resources.cpus, "num_gpus": resources.gpus},
-        max_ongoing_requests=REQUESTS_PER_SEQUENCE * sequences,
-        graceful_shutdown_timeout_s=arguments.longest_request_s + SHUTDOWN_MARGIN_S,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=10.0,
-        health_check_timeout_s=HEALTH_TIMEOUT_S,
-        # A start that failed is judged by the controller, not tried again for ever.
-        max_constructor_retry_count=1,
-    )
+    deployment: Any = serve.deployment(**deployment_options(read_arguments(args)))
     return deployment(serve.ingress()(Engine)).bind(args)

@@ -40,18 +40,51 @@ RESERVED = frozenset(
 STREAMED = "runai_streamer"
 STREAMERS = ("runai_model_streamer", "runai_model_streamer_s3")
 LOAD_FORMATS = ("auto", "safetensors", STREAMED)
+COUNTS = ("max_num_seqs", "tensor_parallel_size", "pipeline_parallel_size")
+MAX_NUM_SEQS = 256
+"""The most sequences in one batch; vLLM's own default depends on the GPU, and the admission limit needs a number."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Autoscaling(_Frozen):
+    """Between how many replicas Serve moves, by Serve's own names; a release starts with ``min_replicas``.
+
+    ``target_ongoing_requests`` is how many requests a replica shall have; none: see ``serve.placement``.
+    """
+
+    min_replicas: Annotated[int, Field(ge=1)] = 1
+    max_replicas: Annotated[int, Field(ge=1)]
+    target_ongoing_requests: Annotated[float, Field(gt=0, strict=False)] | None = None
+    upscale_delay_s: Annotated[float, Field(ge=0, strict=False)] = 30.0
+    downscale_delay_s: Annotated[float, Field(ge=0, strict=False)] = 600.0
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
+        return self
+
+
 class Resources(_Frozen):
-    """What one replica is given: logical CPUs and GPUs, as Ray counts them."""
+    """What replicas are given: logical CPUs, and GPUs for all of a replica's shards, as Ray counts them.
+
+    ``max_replicas_per_node`` spreads replicas over nodes; none: as Ray finds room.
+    """
 
     replicas: Annotated[int, Field(ge=1)] = 1
     cpus: Annotated[float, Field(gt=0, strict=False)] = 1.0
     gpus: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    autoscaling: Autoscaling | None = None
+    max_replicas_per_node: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_number_of_replicas(self) -> Self:
+        if self.autoscaling is not None and self.replicas != 1:
+            raise ValueError("replicas and autoscaling exclude each other: set min_replicas")
+        return self
 
 
 class Arguments(_Frozen):
@@ -74,6 +107,40 @@ class Arguments(_Frozen):
         if self.streamed and not self.weights.startswith("s3://"):
             raise ValueError(f"load_format {STREAMED!r} reads from s3://, not from {self.weights}")
         return self
+
+    @model_validator(mode="after")
+    def _shards_have_gpus(self) -> Self:
+        for name in COUNTS:
+            count = self.engine.get(name, 1)
+            if type(count) is not int or count < 1:
+                raise ValueError(f"engine.{name} is a whole number from 1, not {count!r}")
+        gpus, shards = self.resources.gpus, self.tensor * self.pipeline
+        if gpus and (gpus < shards or (self.pipeline > 1 and gpus != shards)):
+            raise ValueError(
+                f"resources.gpus {gpus:g} does not fit tensor_parallel_size {self.tensor} times "
+                f"pipeline_parallel_size {self.pipeline}: set it to {shards}"
+            )
+        return self
+
+    @property
+    def sequences(self) -> int:
+        """Return the most sequences that the engine computes at once."""
+        return int(self.engine.get("max_num_seqs", MAX_NUM_SEQS))
+
+    @property
+    def tensor(self) -> int:
+        """Return over how many GPUs of one node each layer is cut."""
+        return int(self.engine.get("tensor_parallel_size", 1))
+
+    @property
+    def pipeline(self) -> int:
+        """Return over how many stages the layers are dealt out; each may be on another node."""
+        return int(self.engine.get("pipeline_parallel_size", 1))
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Say whether a replica's GPUs may be on several nodes, so that Ray places each by itself."""
+        return self.resources.gpus > 0 and self.pipeline > 1
 
     @property
     def streamed(self) -> bool:

@@ -16,8 +16,6 @@ from serve.arguments import Arguments
 from serve.edge import AllowedPaths, ReleaseHeaders
 from serve.streaming import stream_environment
 
-# The most sequences in one batch; vLLM's own default depends on the GPU, and the admission limit needs a number.
-MAX_NUM_SEQS = 256
 # Page-faulting the cache in took 3 s per GiB on a virtual machine; this holds about 11,000 tokens of a model of
 # 135M parameters in float32.  A service that needs more says so in its engine arguments.
 CPU_KV_CACHE_BYTES = 512 * 2**20
@@ -53,10 +51,9 @@ def environment(arguments: Arguments, cores: int) -> dict[str, str]:
 def engine_arguments(arguments: Arguments, folder: Path) -> dict[str, Any]:
     """Return the vLLM arguments of a release whose files, or all but streamed weights, are in ``folder``."""
     engine = dict(arguments.engine)
-    engine.setdefault("max_num_seqs", MAX_NUM_SEQS)
-    shards = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+    engine.setdefault("max_num_seqs", arguments.sequences)
     # Named, because inside a Ray actor vLLM would otherwise look for a placement group of its own.
-    engine.setdefault("distributed_executor_backend", "mp" if shards > 1 else "uni")
+    engine.setdefault("distributed_executor_backend", _executor(arguments))
     if not arguments.resources.gpus:
         engine.setdefault("kv_cache_memory_bytes", CPU_KV_CACHE_BYTES)
     return {
@@ -66,6 +63,12 @@ def engine_arguments(arguments: Arguments, folder: Path) -> dict[str, Any]:
         "trust_remote_code": False,
         **({"model_weights": arguments.weights} if arguments.streamed else {"load_format": "safetensors"}),
     }
+
+
+def _executor(arguments: Arguments) -> str:
+    if arguments.spans_nodes:
+        return "ray"
+    return "mp" if arguments.tensor * arguments.pipeline > 1 else "uni"
 
 
 def load(arguments: Arguments) -> None:

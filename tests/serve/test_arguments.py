@@ -67,6 +67,24 @@ def test_arguments_that_fit_are_read(vllm: Path) -> None:
             {"engine": {"load_format": "runai_streamer"}, "weights": f"file:///models/{COMMIT}"},
             "load_format 'runai_streamer' reads from s3://, not from file:///models/",
         ),
+        ({"resources": {"autoscaling": {"max_replicas": 0}}}, "resources.autoscaling.max_replicas: "),
+        (
+            {"resources": {"autoscaling": {"min_replicas": 3, "max_replicas": 2}}},
+            "resources.autoscaling: Value error, max_replicas 2 is below min_replicas 3",
+        ),
+        (
+            {"resources": {"replicas": 2, "autoscaling": {"max_replicas": 2}}},
+            "replicas and autoscaling exclude each other",
+        ),
+        (
+            {"resources": {"gpus": 2}, "engine": {"tensor_parallel_size": 4}},
+            "resources.gpus 2 does not fit tensor_parallel_size 4 times pipeline_parallel_size 1: set it to 4",
+        ),
+        (
+            {"resources": {"gpus": 8}, "engine": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}},
+            "set it to 4",
+        ),
+        ({"engine": {"max_num_seqs": "48"}}, "engine.max_num_seqs is a whole number from 1, not '48'"),
         ({"engine": {"dtyp": "float32"}}, "vLLM has no engine argument 'dtyp'. Did you mean 'dtype'?"),
     ],
 )

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve.arguments import Arguments
-from serve.engine import CPU_KV_CACHE_BYTES, MAX_NUM_SEQS, engine_arguments, environment
+from serve.arguments import MAX_NUM_SEQS, Arguments
+from serve.engine import CPU_KV_CACHE_BYTES, engine_arguments, environment
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -67,7 +67,9 @@ def test_streamed_weights_come_from_the_store_and_all_else_from_the_local_copy()
         (0, {}, "uni", CPU_KV_CACHE_BYTES),
         (0, {"kv_cache_memory_bytes": 2**30}, "uni", 2**30),
         (1, {}, "uni", None),
-        (4, {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "mp", None),
+        (4, {"tensor_parallel_size": 4}, "mp", None),
+        (4, {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, "ray", None),
+        (0, {"pipeline_parallel_size": 2}, "mp", CPU_KV_CACHE_BYTES),
         (2, {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}, "ray", None),
     ],
 )
