@@ -89,14 +89,21 @@ def holes(beats: Iterable[Beat], progress: Progress, now: datetime) -> tuple[Hol
     """Return when no probe ran from the beginning of ``progress`` until ``now``.
 
     A probe that began anew leaves a hole however short: what was in flight at the end of the one before is unknown.
+    So does the first one where traffic had moved before it: its machine carried on what another had begun.
     """
     moments = [(progress.opened_at, False), *((beat.at, beat.first) for beat in beats), (now, False)]
     anew = [number for number, (_, first) in enumerate(moments) if first][1:]
     moves = [(step.started_at, step.ended_at or now) for step in progress.steps if step.name in _MOVING]
-    return tuple(
+    between = [
         Hole(since=one, until=other, moving=any(one < end and begin < other for begin, end in moves))
-        for number, ((one, _), (other, _)) in enumerate(pairwise(moments), 1)
-        if (other - one).total_seconds() > HOLE_S or (number in anew and other > one)
+        for (one, _), (other, _) in pairwise(moments)
+    ]
+    return tuple(
+        hole
+        for number, hole in enumerate(between, 1)
+        if (hole.until - hole.since).total_seconds() > HOLE_S
+        or (number in anew and hole.until > hole.since)
+        or (number == 1 and hole.moving)
     )
 
 

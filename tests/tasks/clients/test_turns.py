@@ -168,6 +168,12 @@ def test_holes_across_a_move(steps: dict[str, Any], *, moving: bool) -> None:
     assert spans(steps, [*beats(0, 3, 5), *beats(10, 12)], 13) == [(5, 10, moving)]
 
 
+@pytest.mark.parametrize(("steps", "found"), [({"shift": (0.5, 1.5)}, [(0, 2, True)]), ({"bake": (0.5, 1.5)}, [])])
+def test_a_short_time_before_the_first_probe(steps: dict[str, Any], found: list[tuple[float, float, bool]]) -> None:
+    """It is a hole where traffic moved in it: another machine began the release, and what it saw is not here."""
+    assert spans(steps, beats(2, 3), 4) == found
+
+
 def test_never_watched() -> None:
     """Without any beat the whole release is a hole."""
     assert spans({"shift": (1.0, 2.0)}, [], 9) == [(0, 9, True)]
