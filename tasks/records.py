@@ -128,6 +128,7 @@ class Release(Value):
 class StepName(StrEnum):
     """The steps of a release in their order, then the steps that undo one."""
 
+    ROOM = "room"
     MIRROR = "mirror"
     START = "start"
     READY = "ready"
@@ -249,6 +250,8 @@ class Progress(Value):
     approvals: tuple[Approval, ...] = ()
     failure: Failure | None = None
     outcome: Outcome | None = None
+    outage: bool = False
+    """Whether the live release is removed to make room, by the spec's consent: clients are without one meanwhile."""
     kept_warm: Release | None = None
     """What was ``previous`` before this release shifted traffic; moving back restores it."""
 

@@ -10,6 +10,7 @@ from tasks._clients.completions import Answer
 from tasks.records import CheckResult, StepName, Verdict
 
 TITLES = {
+    StepName.ROOM: "look for room",
     StepName.MIRROR: "mirror the weights",
     StepName.START: "start the candidate",
     StepName.READY: "wait for its first answer",

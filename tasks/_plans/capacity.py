@@ -1,4 +1,4 @@
-"""What a Ray cluster has to give, asked of its dashboard: CPUs, GPUs, and the memory of one of them.
+"""What a cluster has to give: a Ray cluster is asked here, by its dashboard, for CPUs, GPUs and the memory of one.
 
 Only ``plan`` asks, and only to warn: whether a candidate finds its place shows when it starts.  A dashboard that does
 not answer, or answers otherwise, leaves "not known"; that is never an error.  Ray 2.60 shows used and total CPUs in
@@ -22,6 +22,19 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MIB = 2**20
 
 
+class InCluster(Value):
+    """What a Kubernetes cluster has for a candidate, beside all that runs and without the live release alone.
+
+    ``memory`` is that of one GPU in bytes, or of all the replicas' pods together where there is none.
+    """
+
+    enough: bool | None
+    sentence: str
+    enough_alone: bool | None = None
+    sentence_alone: str = ""
+    memory: int | None = None
+
+
 class Capacity(Value):
     """What a candidate needs and what is free; None for what is not known.  ``gpu_bytes`` is of the smallest GPU."""
 
@@ -30,10 +43,13 @@ class Capacity(Value):
     cpus_free: float | None = None
     gpus_free: float | None = None
     gpu_bytes: int | None = None
+    cluster: InCluster | None = None
 
     @property
     def enough(self) -> bool | None:
         """Return whether the candidate finds its place beside what runs now."""
+        if self.cluster is not None:
+            return self.cluster.enough
         pairs = ((self.cpus_needed, self.cpus_free), (self.gpus_needed, self.gpus_free))
         if any(free is not None and needed > free for needed, free in pairs):
             return False
@@ -42,6 +58,8 @@ class Capacity(Value):
     @property
     def sentence(self) -> str:
         """Return it for a person."""
+        if self.cluster is not None:
+            return self.cluster.sentence
         free = "not known" if self.cpus_free is None else f"{self.cpus_free:g} CPUs"
         if self.gpus_needed:
             free += ", GPUs not known" if self.gpus_free is None else f", {self.gpus_free:g} GPUs"
@@ -52,7 +70,7 @@ class Capacity(Value):
 def read_capacity(settings: RaySettings, resources: Resources) -> Capacity:
     """Ask the dashboard; two requests at most, five seconds each."""
     wanted = Capacity(
-        cpus_needed=resources.cpus * resources.replicas, gpus_needed=resources.gpus * resources.replicas
+        cpus_needed=resources.cpus * resources.at_first, gpus_needed=resources.gpus * resources.at_first
     )
     if not settings.dashboard:
         return wanted
@@ -71,7 +89,9 @@ def read_capacity(settings: RaySettings, resources: Resources) -> Capacity:
 
 
 def room_of(settings: RaySettings, capacity: Capacity) -> Room:
-    """Return the memory that a replica runs in: of a GPU, or of this machine where the cluster is on it."""
+    """Return the memory that a replica runs in: a GPU's, its pods', or this machine's where the cluster is on it."""
+    if capacity.cluster is not None:
+        return Room(total=capacity.cluster.memory)
     if capacity.gpus_needed:
         return Room(total=capacity.gpu_bytes)
     if urlsplit(settings.dashboard).hostname not in LOOPBACK:

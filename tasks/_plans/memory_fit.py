@@ -144,7 +144,7 @@ def _budget(
     told = _number(spec.engine, "kv_cache_memory_bytes")
     if not spec.resources.gpus:
         fixed = told or CPU_KV_CACHE_BYTES
-        return fixed, (weights + fixed) * spec.resources.replicas, room.total
+        return fixed, (weights + fixed) * spec.resources.at_first, room.total
     gpus = math.ceil(spec.resources.gpus)
     told_share = spec.engine.get("gpu_memory_utilization")
     share = told_share if isinstance(told_share, int | float) else UTILIZATION

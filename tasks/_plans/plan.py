@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tasks._checks.plugins import missing_plugins
 from tasks._checks.prompts import Prompts
 from tasks._plans.capacity import Capacity, read_capacity, room_of
+from tasks._plans.cluster_capacity import read_cluster_capacity, shortage
 from tasks._plans.memory_fit import MemoryFit, Model, Room, memory_fit
 from tasks._plans.plan_diff import Difference, tree_differences
 from tasks._plans.plan_reading import Contents, changed_bytes, changes, proposed_contents, stored_contents
@@ -27,14 +28,16 @@ from tasks._release.journal import Journal
 from tasks._release.machine import Health, fulfils, gives_way
 from tasks._release.step_result import spec_of
 from tasks._release.wishes import wanted
+from tasks._release.workloads import workload_of
 from tasks._release.world import World
 from tasks._spec_file import load_spec, with_source
 from tasks._weights.hub import Hub
+from tasks._weights.layout import weights_key
 from tasks._weights.planning import Plan as Moves
-from tasks.errors import IntegrityError, Refused, SlipwayError
+from tasks.errors import BadInput, IntegrityError, Refused, SlipwayError
 from tasks.records import Release, Request, ServiceRecord
 from tasks.settings import Settings
-from tasks.spec import ServiceSpec
+from tasks.spec import ServiceSpec, TargetKind
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ def planned(seen: Seen) -> Plan:
     memory = None
     if contents is not None:
         memory = memory_fit(Model(contents.config, contents.weights, contents.dtypes), spec, seen.room)
-    warnings = (shift_warning(spec, shares=seen.shares), *_warnings(seen, memory))
-    refusals = (*seen.faults, _too_large(memory))
+    too_little, aloud = shortage(spec, seen.capacity, live)
+    warnings = (aloud, shift_warning(spec, shares=seen.shares), *_warnings(seen, memory))
+    refusals = (*seen.faults, _too_large(memory), too_little)
     return Plan(
         release=seen.request.release,
         ref=spec.ref,
@@ -129,7 +133,7 @@ def _see(world: World, settings: Settings, spec: ServiceSpec, endpoint: str) -> 
         moves, contents, refused = _look(source, world, release, spec)
     prompts, no_prompts = read_prompts(world.services, spec)
     unsigned = signature_fault(world.store, world.services, release, spec, signs=world.sign is not None)
-    capacity = read_capacity(settings.ray, spec.resources)
+    capacity, homeless = _capacity(world, settings, release, record.live)
     return Seen(
         record=record,
         request=Request(id="", release=release, at=world.clock.now()),
@@ -142,7 +146,7 @@ def _see(world: World, settings: Settings, spec: ServiceSpec, endpoint: str) -> 
         room=room_of(settings.ray, capacity),
         shares=world.target.shares(release),
         healthy=_is_healthy(world, record.live) if record.live else None,
-        faults=(refused, no_prompts, *missing_plugins(spec), unsigned),
+        faults=(refused, no_prompts, *missing_plugins(spec), unsigned, homeless),
     )
 
 
@@ -152,6 +156,19 @@ def _look(hub: Hub, world: World, release: Release, spec: ServiceSpec) -> tuple[
         return (*proposed_contents(hub, world.store, release.model, release.commit, spec.limits), "")
     except (Refused, IntegrityError) as error:
         return None, None, str(error)
+
+
+def _capacity(world: World, settings: Settings, release: Release, live: Release | None) -> tuple[Capacity, str]:
+    """Return what the target has for the release, or why it cannot run there at all."""
+    spec = spec_of(release)
+    if spec.target is not TargetKind.KUBERAY:
+        return read_capacity(settings.ray, spec.resources), ""
+    weights = f"{world.store.url}/{weights_key(release.model, release.commit)}"
+    try:
+        workload = workload_of(release, weights, settings.kubernetes.namespace)
+    except BadInput as error:
+        return Capacity(), str(error)
+    return read_cluster_capacity(settings.kubernetes, workload, live.name if live else None), ""
 
 
 def _is_healthy(world: World, live: Release) -> bool | None:
@@ -197,7 +214,7 @@ def _warnings(seen: Seen, memory: MemoryFit | None) -> tuple[str, ...]:
         (not seen.spec.probe.enabled, "The probe is turned off, so nothing will prove what clients saw."),
         (short, "Memory is short beside what runs now."),
         (
-            seen.capacity.enough is False,
+            seen.capacity.enough is False and seen.capacity.cluster is None,
             "There is no room for the candidate now; without more it ends at `deadlines.ready`.",
         ),
         (seen.healthy is None and live, "The target does not answer."),

@@ -7,8 +7,8 @@ from tasks._release.machine import PLANS
 from tasks.records import Kind, Progress, StepName, Value
 from tasks.spec import ServiceSpec
 
-PEOPLE = frozenset({StepName.APPROVE})
-"""Steps whose time is a person's, and in no median."""
+UNTIMED = frozenset({StepName.ROOM, StepName.APPROVE})
+"""Steps that take no time, or a person's, which is in no median."""
 
 
 class Expected(Value):
@@ -37,7 +37,7 @@ def expected(past: Iterable[Progress], spec: ServiceSpec, mirror_s: float | None
     steps: dict[str, float] = {}
     unknown = []
     for name in PLANS[Kind.RELEASE]:
-        if name in PEOPLE:
+        if name in UNTIMED:
             continue
         seconds = _seconds(name, ended, spec, mirror_s)
         if seconds is None:

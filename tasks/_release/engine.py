@@ -15,6 +15,7 @@ from tasks._release.journal import Journal
 from tasks._release.lease import HeldLease, take_lease
 from tasks._release.machine import Action, ActionKind, Health, Observed, gives_way, next_action
 from tasks._release.performing import Performer
+from tasks._release.target import check_kind
 from tasks._release.world import World
 from tasks.errors import TransientError
 from tasks.records import Approval, CheckResult, Kind, Progress, Question, Request, ServiceRecord, StepName
@@ -59,8 +60,10 @@ class Engine:
     def ask(self, request: Request) -> str | None:
         """Ask for something; return the id of the request to ``carry``, None when it is so already.
 
-        That is an earlier request's where it asks for the same.
+        That is an earlier request's where it asks for the same.  Raises ``BadInput`` for a release whose spec names
+        another kind of target.
         """
+        check_kind(self._world.target, request.release)
         record = self._journal.reload()
         known = transitions.known_as(record, request)
         if known is not None:

@@ -8,8 +8,9 @@ left is the time of one request between the two, in which a run would have to be
 from collections.abc import Callable
 
 from tasks._release.machine import Observed
-from tasks._release.target import Target
+from tasks._release.target import Room, Target
 from tasks.records import Release
+from tasks.spec import TargetKind
 
 
 class Fenced:
@@ -17,6 +18,11 @@ class Fenced:
 
     def __init__(self, target: Target, guard: Callable[[], None]) -> None:
         self._target, self._guard = target, guard
+
+    @property
+    def kind(self) -> TargetKind:
+        """See ``Target``."""
+        return self._target.kind
 
     def shares(self, release: Release) -> bool:
         """See ``Target``."""
@@ -33,6 +39,10 @@ class Fenced:
     def endpoint(self, release: Release) -> str:
         """See ``Target``."""
         return self._target.endpoint(release)
+
+    def room(self, release: Release, weights: str, *, without: str | None = None) -> Room:
+        """See ``Target``."""
+        return self._target.room(release, weights, without=without)
 
     def start(self, release: Release, weights: str) -> None:
         """See ``Target``."""

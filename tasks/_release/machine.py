@@ -28,6 +28,7 @@ from tasks.records import (
 
 PLANS = {
     Kind.RELEASE: (
+        StepName.ROOM,
         StepName.MIRROR,
         StepName.START,
         StepName.READY,
@@ -43,6 +44,7 @@ PLANS = {
         StepName.RECEIPT,
     ),
     Kind.PROMOTE: (
+        StepName.ROOM,
         StepName.START,
         StepName.READY,
         StepName.SMOKE,
@@ -51,8 +53,15 @@ PLANS = {
         StepName.TIDY,
         StepName.RECEIPT,
     ),
-    Kind.ROLL_BACK: (StepName.START, StepName.READY, StepName.SHIFT, StepName.RECEIPT),
-    Kind.RESTORE: (StepName.START, StepName.READY, StepName.SMOKE, StepName.SHIFT, StepName.RECEIPT),
+    Kind.ROLL_BACK: (StepName.ROOM, StepName.START, StepName.READY, StepName.SHIFT, StepName.RECEIPT),
+    Kind.RESTORE: (
+        StepName.ROOM,
+        StepName.START,
+        StepName.READY,
+        StepName.SMOKE,
+        StepName.SHIFT,
+        StepName.RECEIPT,
+    ),
 }
 """The steps of each kind in their order.  A roll back is as short as it can be: what it leads to was live before."""
 
@@ -74,12 +83,16 @@ class Health(StrEnum):
 
 
 class Placement(Value):
-    """One release as the target shows it; ``live`` when the live address leads to it."""
+    """One release as the target shows it; ``live`` when the live address leads to it.
+
+    ``edited`` when somebody else changed what it is, however well it answers.
+    """
 
     health: Health
     live: bool = False
     draining: bool = False
     message: str = ""
+    edited: bool = False
 
 
 class Observed(Value):
@@ -172,11 +185,15 @@ def _repair(step: StepName | None, progress: Progress, observed: Observed) -> St
 
 
 def _undo(record: ServiceRecord, progress: Progress, failure: Failure, observed: Observed) -> Action:
-    """Move traffic back, remove the candidate, say how it ended; what was kept warm before it came stays."""
+    """Move traffic back, remove the candidate, say how it ended; what was kept warm before it came stays.
+
+    Where the live release was removed to make room, it has to come back whatever had been reached.
+    """
     name = progress.release.name
     shifted = progress.step(StepName.SHIFT) is not None
     came = shifted or progress.kind is Kind.RELEASE
-    if (came and observed.live == name) or (shifted and not progress.done(StepName.MOVE_BACK)):
+    led = shifted or (progress.outage and progress.step(StepName.START) is not None)
+    if (came and observed.live == name) or (led and not progress.done(StepName.MOVE_BACK)):
         return Action(kind=ActionKind.STEP, step=StepName.MOVE_BACK)
     removal = progress.step(StepName.REMOVE)
     begun = removal is not None and removal.state is StepState.STARTED
@@ -187,12 +204,13 @@ def _undo(record: ServiceRecord, progress: Progress, failure: Failure, observed:
     return Action(kind=ActionKind.CLOSE, outcome=outcome)
 
 
-def judge(kind: Kind, step: StepName, checks: tuple[CheckResult, ...]) -> Failure | None:
+def judge(progress: Progress, step: StepName, checks: tuple[CheckResult, ...]) -> Failure | None:
     """Return why these checks stop the release, or ``None`` when none of them failed.
 
-    A receipt with a loss does not undo what leads back: there is nothing better to lead to.
+    A receipt with a loss does not undo what leads back, for there is nothing better to lead to, nor a release whose
+    spec had consented to an outage.
     """
-    if step is StepName.RECEIPT and kind in LEADS_BACK:
+    if step is StepName.RECEIPT and (progress.kind in LEADS_BACK or progress.outage):
         return None
     failed = [check for check in checks if check.verdict is Verdict.FAIL]
     if not failed:

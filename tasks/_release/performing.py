@@ -107,6 +107,7 @@ class Performer:
                 until=until,
                 question=result.question,
                 dark=result.dark,
+                outage=result.outage,
             )
         )
 

@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from tasks._release.machine import Health, Observed, Placement
+from tasks._release.target import Room
+from tasks._release.workloads import payload_arguments
 from tasks._retry import retried
 from tasks.errors import AccessDenied, CandidateFailed, Refused, Unreachable
 from tasks.records import Release
 from tasks.settings import RaySettings
-from tasks.spec import ServiceSpec
+from tasks.spec import TargetKind
 
 APPLICATIONS = "/api/serve/applications/"
 IMPORT_PATH = "serve.app:build"
@@ -40,6 +42,8 @@ App = dict[str, Any]
 
 class RayTarget:
     """Releases on the Ray cluster that ``settings`` names; fulfils ``tasks._release.target.Target``."""
+
+    kind = TargetKind.RAY
 
     def __init__(self, settings: RaySettings) -> None:
         self._settings = settings
@@ -65,6 +69,11 @@ class RayTarget:
     def endpoint(self, release: Release) -> str:
         """Return the base URL that leads to this release while it is not live."""
         return f"{self._settings.serve}/{release.name}"
+
+    def room(self, release: Release, weights: str, *, without: str | None = None) -> Room:
+        """Say that it cannot be known: Ray counts what it was told, and its autoscaler may add nodes."""
+        del release, weights, without
+        return Room()
 
     def start(self, release: Release, weights: str) -> None:
         """Add the release's application; one of that name and commit that runs already is left alone."""
@@ -162,22 +171,11 @@ class RayTarget:
 
 
 def _application(release: Release, weights: str) -> App:
-    spec = ServiceSpec.model_validate(release.spec)
     return {
         "name": release.name,
         "route_prefix": f"/{release.name}",
         "import_path": IMPORT_PATH,
-        "args": {
-            "service": release.service,
-            "release": release.name,
-            "commit": release.commit,
-            "model": release.model,
-            "served_model_name": release.service,
-            "weights": weights,
-            "engine": spec.engine,
-            "resources": spec.resources.model_dump(mode="json"),
-            "longest_request_s": spec.deadlines.request,
-        },
+        "args": payload_arguments(release, weights),
     }
 
 

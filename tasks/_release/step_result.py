@@ -10,13 +10,15 @@ from tasks.spec import ServiceSpec
 class StepResult:
     """What a step did, in one sentence, and the verdicts it gave.
 
-    ``question`` is what a person must decide before the release goes on; ``dark`` when nothing takes the traffic now.
+    ``question`` is what a person must decide before the release goes on; ``dark`` when nothing takes the traffic now;
+    ``outage`` when the live release has to go before the candidate can start.
     """
 
     detail: str
     checks: tuple[CheckResult, ...] = ()
     question: str = ""
     dark: bool = False
+    outage: bool = False
 
 
 def spec_of(release: Release) -> ServiceSpec:

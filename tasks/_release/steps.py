@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from tasks._clients.completions import ask
 from tasks._release.judging import judge_answers, judge_own, judge_paired, judge_protocol, judge_speed
-from tasks._release.machine import Health, Placement
+from tasks._release.machine import LEADS_BACK, Health, Placement
+from tasks._release.room import give_room_back, look_for_room, make_room
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.traffic import SHIFT_DEADLINE, bake, is_given_up, move_back, shift
 from tasks._release.world import World
 from tasks._weights.layout import SIGNATURE, weights_key
 from tasks._weights.mirror import mirror
 from tasks._weights.signatures import check_signature
-from tasks.errors import CandidateFailed, TransientError
+from tasks.errors import CandidateFailed, TerminalError, TransientError
 from tasks.records import CheckResult, Progress, Release, ServiceRecord, StepName, Verdict
 from tasks.spec import Policy
 
@@ -35,8 +36,21 @@ def do(step: StepName, world: World, progress: Progress, record: ServiceRecord) 
 
 def start_again(world: World, release: Release) -> None:
     """Start ``release`` if the target does not show it, and wait for its first answer; raises ``CandidateFailed``."""
-    world.target.start(release, _weights(world, release))
+    _start_over(world, release)
     await_ready(world, release)
+
+
+def _start_over(world: World, release: Release) -> None:
+    """Start a release that was live before; one that is there needs no more than that.
+
+    What the target has against its surroundings, a field or a right that somebody took, must not end a way back.
+    """
+    try:
+        world.target.start(release, _weights(world, release))
+    except TerminalError as error:
+        if release.name not in world.target.observe(release.service).placements:
+            raise
+        log.warning("%s is there, and what surrounds it stays as it is: %s", release.name, error)
 
 
 def await_ready(world: World, release: Release, given_up: Callable[[], bool] = lambda: False) -> float | None:
@@ -44,20 +58,15 @@ def await_ready(world: World, release: Release, given_up: Callable[[], bool] = l
 
     None when it was ``given_up`` before; raises ``CandidateFailed``.
     """
-    spec = spec_of(release)
-    for passed in world.clock.ticks(spec.deadlines.ready, LOOK_EVERY):
+    deadline, lacking = spec_of(release).deadlines.ready, ""
+    for passed in world.clock.ticks(deadline, LOOK_EVERY):
         if given_up():
             return None
-        placement = _healthy(world, release)
-        if placement is None:
-            continue
-        base = world.target.address(release.service) if placement.live else world.target.endpoint(release)
-        answer = ask(base, release.service, "Hello", max_tokens=1, timeout_s=spec.deadlines.request)
-        if answer.error is None and answer.release == release.name:
+        lacking = _lacking(world, release)
+        if not lacking:
             return passed
-        log.info("%s is healthy but does not answer yet: %s", release.name, answer.error)
     raise CandidateFailed(
-        f"{release.name} did not answer within {spec.deadlines.ready:.0f} s.",
+        f"{release.name} did not answer within {deadline:.0f} s: {lacking.rstrip('.')}.",
         remedy="Its log shows why; `deadlines.ready` in the spec allows it more time.",
     )
 
@@ -86,10 +95,14 @@ def _mirror(world: World, progress: Progress, _record: ServiceRecord) -> StepRes
     )
 
 
-def _start(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
+def _start(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     release = progress.release
-    world.target.start(release, _weights(world, release))
-    return StepResult(f"at {world.target.endpoint(release)}")
+    outage = make_room(world, progress, record.live, lambda live: _remove_release(world, live))
+    if progress.kind in LEADS_BACK:
+        _start_over(world, release)
+    else:
+        world.target.start(release, _weights(world, release))
+    return StepResult(f"{outage}at {world.target.endpoint(release)}")
 
 
 def _ready(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
@@ -97,18 +110,33 @@ def _ready(world: World, progress: Progress, _record: ServiceRecord) -> StepResu
     return StepResult("given up while it started" if seconds is None else f"first answer after {seconds:.0f} s")
 
 
-def _healthy(world: World, release: Release) -> Placement | None:
-    """Return how the target shows the release once it is healthy; raises ``CandidateFailed`` when it cannot be."""
+def _lacking(world: World, release: Release) -> str:
+    """Return what the release lacks, nothing once it has answered; raises ``CandidateFailed`` when it never will."""
     try:
-        placement = world.target.observe(release.service).placements.get(release.name)
+        placement = _coming(world, release)
+        if placement.health is not Health.HEALTHY:
+            return placement.message or "it is starting"
+        base = world.target.address(release.service) if placement.live else world.target.endpoint(release)
     except TransientError as error:
         log.warning("%s", error)
-        return None
+        return str(error)
+    timeout_s = spec_of(release).deadlines.request
+    answer = ask(base, release.service, "Hello", max_tokens=1, timeout_s=timeout_s)
+    if answer.error is None and answer.release == release.name:
+        return ""
+    why = answer.error or f"{answer.release or 'something else'} answers in its place"
+    log.info("%s is healthy but does not answer yet: %s", release.name, why)
+    return f"it is healthy, but {why}"
+
+
+def _coming(world: World, release: Release) -> Placement:
+    """Return how the target shows the release; raises ``CandidateFailed`` when it cannot be healthy any more."""
+    placement = world.target.observe(release.service).placements.get(release.name)
     if placement is None or placement.health is Health.REMOVING:
         raise CandidateFailed(f"{release.name} is gone: somebody else removed it.")
     if placement.health is Health.FAILED:
         raise CandidateFailed(f"{release.name} could not start: {placement.message}")
-    return placement if placement.health is Health.HEALTHY else None
+    return placement
 
 
 def _approve(_world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
@@ -138,13 +166,20 @@ def _receipt(world: World, progress: Progress, _record: ServiceRecord) -> StepRe
 
 
 def _move_back(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
-    return move_back(world, progress, record, lambda old: start_again(world, old))
+    def revive(old: Release) -> None:
+        give_room_back(world, progress, old, lambda release: _remove_release(world, release))
+        start_again(world, old)
+
+    return move_back(world, progress, record, revive)
 
 
 def _remove(world: World, progress: Progress, _record: ServiceRecord) -> StepResult:
-    release = progress.release
+    _remove_release(world, progress.release)
+    return StepResult(f"removed {progress.release.name}")
+
+
+def _remove_release(world: World, release: Release) -> None:
     _remove_named(world, release.service, release.name, release)
-    return StepResult(f"removed {release.name}")
 
 
 def _remove_named(world: World, service: str, name: str, release: Release) -> None:
@@ -164,6 +199,7 @@ def _weights(world: World, release: Release) -> str:
 
 
 _STEPS: dict[StepName, Callable[[World, Progress, ServiceRecord], StepResult]] = {
+    StepName.ROOM: look_for_room,
     StepName.MIRROR: _mirror,
     StepName.START: _start,
     StepName.READY: _ready,

@@ -8,11 +8,25 @@ true is observed.
 from typing import Protocol
 
 from tasks._release.machine import Observed
-from tasks.records import Release
+from tasks._release.step_result import spec_of
+from tasks.errors import BadInput
+from tasks.records import Release, Value
+from tasks.spec import TargetKind
+
+
+class Room(Value):
+    """Whether there is room for a release, None where that cannot be known; ``sentence`` says what is lacking."""
+
+    enough: bool | None = None
+    sentence: str = ""
 
 
 class Target(Protocol):
     """A place where releases of a service run side by side behind one live address."""
+
+    @property
+    def kind(self) -> TargetKind:
+        """What a spec calls this kind of target."""
 
     def shares(self, release: Release) -> bool:
         """Return whether ``release`` can take a share of the live address; if not, a shift moves all at once."""
@@ -25,6 +39,9 @@ class Target(Protocol):
 
     def endpoint(self, release: Release) -> str:
         """Return the release's own base URL, which never leads to another release."""
+
+    def room(self, release: Release, weights: str, *, without: str | None = None) -> Room:
+        """Return whether ``release`` finds room beside what runs, or would if the release ``without`` were gone."""
 
     def start(self, release: Release, weights: str) -> None:
         """Start the release beside the others from the weights at the store URL ``weights``."""
@@ -43,3 +60,14 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+def check_kind(target: Target, release: Release) -> None:
+    """Raise ``BadInput`` for a release whose spec names another kind of target than the configured one."""
+    wanted = spec_of(release).target
+    if wanted is not target.kind:
+        raise BadInput(
+            f"The spec of {release.service} says `target: {wanted.value}`, and what is configured here is a target of"
+            f" the kind {target.kind.value}.",
+            remedy="Change the spec, or set SLIPWAY_KUBERNETES__NAMESPACE for kuberay, SLIPWAY_RAY__* for ray.",
+        )

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import httpx
 
 from tasks._checks.bake import look
+from tasks._checks.prompts import Prompts
 from tasks._clients.receipt import Seen
 from tasks._release.journal import Journal
 from tasks._release.judging import prompts_of
-from tasks._release.machine import gives_way
+from tasks._release.machine import Health, gives_way
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.world import World
 from tasks.errors import CandidateFailed, TerminalError, TransientError
@@ -57,7 +58,7 @@ def bake(world: World, progress: Progress, _record: ServiceRecord) -> StepResult
         if passed < due:
             continue
         due = passed + spec.bake.interval
-        check, looks = look(address, release, prompts, spec, _seen(world, progress)), looks + 1
+        check, looks = _looked(world, release, address, prompts, _seen(world, progress)), looks + 1
         if check.verdict is Verdict.FAIL:
             break
     if check is None:
@@ -80,7 +81,10 @@ def move_back(
         return StepResult(f"{why}; the live address leads nowhere", dark=True)
     world.target.shift(release.service, old.name)
     proof = _proof_of_return(world, old)
-    world.target.drain(release.service, release.name)
+    try:
+        world.target.drain(release.service, release.name)
+    except TerminalError as error:  # it is removed next, which ends its connections too
+        return StepResult(f"{proof}; {release.name} could not be told to drain: {error}")
     return StepResult(proof)
 
 
@@ -105,9 +109,31 @@ def _watch(world: World, release: Release, seconds: float) -> None:
     spec = spec_of(release)
     prompts, address = prompts_of(world, spec), world.target.endpoint(release)
     for _ in world.clock.ticks(seconds, spec.bake.interval):
-        check = look(address, release, prompts, spec)
+        check = _looked(world, release, address, prompts)
         if check.verdict is Verdict.FAIL:
             raise CandidateFailed(f"{release.name} failed under a share of the traffic: {check.summary}.")
+
+
+def _looked(world: World, release: Release, address: str, prompts: Prompts, seen: Seen | None = None) -> CheckResult:
+    """Look at the answers of a release that has traffic, and at whether it still is what was judged.
+
+    Somebody who edits it makes it another one, which may answer well; of one that answers ill, the target may know
+    why.
+    """
+    check = look(address, release, prompts, spec_of(release), seen)
+    try:
+        placement = world.target.observe(release.service).placements.get(release.name)
+    except TransientError as error:
+        log.warning("%s", error)
+        return check
+    if placement is None or placement.health is Health.REMOVING:
+        told, is_own = f"{release.name} is gone: somebody else removed it", False
+    else:
+        told, is_own = placement.message, not placement.edited
+    if is_own and check.verdict is not Verdict.FAIL:
+        return check
+    said = check.summary if check.verdict is Verdict.FAIL else ""
+    return check.model_copy(update={"verdict": Verdict.FAIL, "summary": "; ".join(filter(None, (said, told)))})
 
 
 def _seen(world: World, progress: Progress) -> Seen | None:

@@ -89,18 +89,21 @@ def ended(
     until: datetime | None = None,
     question: str = "",
     dark: bool = False,
+    outage: bool = False,
 ) -> ServiceRecord:
     """Return the record with what ``step`` did, its verdicts, and what they mean for the release.
 
     What could not be measured becomes a question, as ``question`` does, to be answered by ``until``.  ``dark`` says
-    that moving back found no release that could take the traffic.
+    that moving back found no release that could take the traffic, ``outage`` that the live one has to go first.
     """
     progress = on_its_way(record)
-    failure, text = judge(progress.kind, step, checks), question or doubt(progress.kind, step, checks)
+    failure, text = judge(progress, step, checks), question or doubt(progress.kind, step, checks)
     if failure is not None:
         record = broken(record, step, failure, at=at)
     else:
         record = _with_traffic(_with_step(record, step, StepState.DONE, at, detail), step, dark=dark)
+        if outage:
+            record = _with(record, outage=True)
         if text:
             record = _with(record, question=Question(step=step, text=text, asked_at=at, until=until or at))
     return _with(record, checks=(*_others(progress, checks), *checks))

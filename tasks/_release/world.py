@@ -64,18 +64,34 @@ def open_world(settings: Settings, *, shown: Callable[[str], AbstractContextMana
     ``shown`` shows the bytes that a mirror moves, as ``World`` says.
     """
     store = open_store(settings.store)
-    if not settings.ray.dashboard or not settings.ray.serve:
-        raise BadInput(
-            "No Ray cluster is configured.",
-            remedy="Set SLIPWAY_RAY__DASHBOARD and SLIPWAY_RAY__SERVE, or run `slipway up`.",
-        )
     return World(
         hub=lambda endpoint: open_hub(settings, endpoint),
         store=store,
-        target=RayTarget(settings.ray),
+        target=_target(settings),
         services=settings.services,
         shown=shown,
         sign=signer(settings.signing),
         witness=Witness(store, settings.home / "receipts"),
         cross=boundary(settings.crash_at),
     )
+
+
+def _target(settings: Settings) -> Target:
+    """Return the one target that the settings name."""
+    on_ray = bool(settings.ray.dashboard and settings.ray.serve)
+    if on_ray and settings.kubernetes.namespace:
+        raise BadInput(
+            "Both a Ray cluster and a Kubernetes namespace are configured.",
+            remedy="Unset SLIPWAY_RAY__DASHBOARD or SLIPWAY_KUBERNETES__NAMESPACE: a controller drives one target.",
+        )
+    if settings.kubernetes.namespace:
+        from tasks._release.kuberay import KubeRayTarget  # noqa: PLC0415 - its client takes 0.3 s and 35 MB
+
+        return KubeRayTarget(settings.kubernetes)
+    if not on_ray:
+        raise BadInput(
+            "No Ray cluster and no Kubernetes namespace are configured.",
+            remedy="Set SLIPWAY_KUBERNETES__NAMESPACE, or SLIPWAY_RAY__DASHBOARD and SLIPWAY_RAY__SERVE,"
+            " or run `slipway up`.",
+        )
+    return RayTarget(settings.ray)

@@ -27,9 +27,9 @@ from tests.bench.measuring import Failed
 from tests.bench.outcomes import Carried
 from tests.bench.rig import RUN_S, SERVICE, Peak, Say, sampled
 from tests.fakes.hubs import running_hub
-from tests.fakes.ray_serve import RayServe, serving
 from tests.fakes.s3 import seaweed
 from tests.faults.releases.carrier import Orders
+from tests.faults.releases.clusters import ray_cluster
 from tests.faults.releases.stage import BAD, GOOD, Stage, asking, write_prompts
 
 LOAD = Load(20, 32, 4, 100, 0.0, looks=20, timeout_s=30)
@@ -88,7 +88,8 @@ class Small:
 
     def wipe(self) -> str:
         """Take all applications away at once, refuse every request to the Hub, and remove the folder of runs."""
-        self.stage.cluster.apps.clear()
+        for release in self.stage.cluster.names():
+            self.stage.cluster.lose(release)
         self.stage.hub.faults.refusals[""] = (503, {})
         shutil.rmtree(self.stage.folder / "home", ignore_errors=True)
         return "all applications, the Hub, and the folder of the runs"
@@ -154,11 +155,11 @@ def opened(home: Path, _say: Say) -> Iterator[Small]:
         with (
             seaweed(folder / "s3") as settings,
             running_hub(folder / "hub") as hub,
-            serving(cluster := RayServe()) as ray,
+            ray_cluster() as cluster,
             closing(open_store(settings)) as store,
             ThreadPoolExecutor(PROCESSES + 1) as pool,
         ):
-            rig = Small(Stage(settings, ray, hub, cluster, folder / "service"), store, pool)
+            rig = Small(Stage(settings, hub, cluster, folder / "service"), store, pool)
             try:
                 yield rig
             finally:

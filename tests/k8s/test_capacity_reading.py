@@ -19,7 +19,9 @@ GPU = "nvidia.com/gpu"
 RELEASE = "slipway.dev/release"
 
 
-def a_pod(name: str = "old", node: str = "gpu-1", release: str = "chat-r1", **requests: str) -> dict[str, Any]:
+def a_pod(
+    name: str = "old", node: str = "gpu-1", release: str = "chat-r1", namespace: str = "llm", **requests: str
+) -> dict[str, Any]:
     """Return a pod on a node that requests and is limited to the same."""
     asked = {key.replace("gpus", GPU): amount for key, amount in requests.items()}
     container = {"name": "main", "image": "any", "resources": {"requests": asked, "limits": asked}}
@@ -85,6 +87,20 @@ def test_quotas_and_limits_are_freed_too() -> None:
     assert (Decimal(1), Decimal(4)) == tuple(one[0].left[f"requests.{GPU}"] for one in (beside.quotas, alone.quotas))
     assert (Decimal(4), Decimal(7)) == tuple(one[0].left[GPU] for one in (beside.pools, alone.pools))
     assert {"team": "a"} == beside.pools[0].labels
+
+
+def test_a_release_of_that_name_in_another_namespace_frees_nothing() -> None:
+    """Two services of one name are two installations."""
+    here = seen(nodes=(a_node(cpu="8", gpus="4"),), pods=(a_pod(cpu="2", gpus="4", namespace="other"),))
+
+    assert judged(here, "chat-r1").enough is False
+
+
+def test_quotas_are_freed_where_nodes_may_not_be_read() -> None:
+    """The pods of the namespace are known without that right."""
+    here = seen(nodes=None, pools=None, pods=(a_pod(cpu="2", gpus="3"),), quotas=(a_quota(),))
+
+    assert (False, None) == (judged(here).enough, judged(here, "chat-r1").enough)
 
 
 def test_a_full_quota_of_releases_is_full() -> None:
@@ -184,7 +200,7 @@ def test_a_real_api_server_is_read_whole(
     pool["spec"]["template"]["spec"] |= {"nodeClassRef": reference, "requirements": []}
     status = {"data": {"status": "nodeGroups:\n- name: cpu\n  health: {cloudProviderTarget: 1, maxSize: 3}\n"}}
     put("/api/v1/nodes", a_node(cpu="16", memory="64Gi", gpus="4"))
-    put(f"/api/v1/namespaces/{namespace}/pods", a_pod(cpu="2", memory="1Gi", gpus="1"))
+    put(f"/api/v1/namespaces/{namespace}/pods", a_pod(namespace=namespace, cpu="2", memory="1Gi", gpus="1"))
     put("/apis/karpenter.sh/v1/nodepools", {**kind, **pool})
     put(f"/api/v1/namespaces/{namespace}/resourcequotas", a_quota())
     put("/api/v1/namespaces/kube-system/configmaps", {"metadata": {"name": "cluster-autoscaler-status"}, **status})

@@ -128,7 +128,7 @@ def test_capacity_is_read_as_far_as_the_account_may(kube: ControlPlane, namespac
     finally:
         remove()
 
-    assert (None, None, None) == (without.nodes, without.pods, without.pools)
+    assert (None, (), None) == (without.nodes, without.pods, without.pools)
     assert judged(without).enough is not True
     assert {"hf-token": False, "registry": None} == seen.secrets == without.secrets
     assert seen.quotas == ()

@@ -195,7 +195,7 @@ def test_a_live_release_that_was_edited_is_left_alone_and_says_so() -> None:
 
     told = state(shown(release, ready=BOTH, live=NAME))
 
-    assert Health.HEALTHY is told.health
+    assert (Health.HEALTHY, True) == (told.health, told.edited)
     assert EDITS[1] in told.message
 
 

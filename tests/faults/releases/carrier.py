@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from tasks import _processes
 from tasks._checks.quality import quality
 from tasks._clock import Clock
 from tasks._release import lease
@@ -35,7 +37,8 @@ class Orders:
     """What a run is to do, with which environment, and where to: ``out`` gets how it ended, ``log`` all it says.
 
     It stops itself at the boundary ``stop_at``.  ``asks`` are made at once, each by an engine of its own.  With one
-    alone its waits are ``haste`` times shorter.  It judges answers itself, unless ``apart`` from it.
+    alone its waits are ``haste`` times shorter.  It judges answers itself, unless ``apart`` from it.  With a
+    ``machine`` it knows nothing of the processes of any other.
     """
 
     environment: dict[str, str]
@@ -47,6 +50,7 @@ class Orders:
     asks: int = 1
     haste: float = HASTE
     apart: bool = False
+    machine: str = ""
 
 
 class Hasty(Clock):
@@ -72,6 +76,8 @@ def main(orders: Orders) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True, format="%(relativeCreated)d %(message)s")
     signal.signal(signal.SIGTERM, _leave)
     lease.LIFETIME_S, lease.RENEW_S = orders.lifetime_s, orders.lifetime_s / 4
+    if orders.machine:
+        _processes._machine = cache(lambda: orders.machine)
     try:
         lines = _carry_each(orders)
     except SlipwayError as error:

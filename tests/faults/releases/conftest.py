@@ -4,44 +4,51 @@ Its releases go on counting from test to test.  A test that leaves it in disorde
 one.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tasks.settings import RaySettings, StoreSettings
+from tasks.settings import StoreSettings
 from tests.fakes.hubs import RunningHub, running_hub
-from tests.fakes.ray_serve import RayServe, serving
+from tests.faults.releases.clusters import Cluster, ray_cluster
+from tests.faults.releases.kube_cluster import kube_cluster
 from tests.faults.releases.stage import GOOD, Stage, were_live, write_prompts
 from tests.faults.releases.traffic import flowing
 
 
 @dataclass
 class Theatre:
-    """What all stages stand on, and the last one, if it is in order."""
+    """What all stages stand on, and the last one, if it is in order; each gets a cluster of its own from ``open``."""
 
     store: StoreSettings
-    ray: RaySettings
     hub: RunningHub
-    cluster: RayServe
+    open: Callable[[], AbstractContextManager[Cluster]]
+    clusters: ExitStack = field(default_factory=ExitStack)
     stage: Stage | None = None
 
 
-@pytest.fixture(scope="module")
-def theatre(s3: StoreSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    """Run a Hub and a cluster."""
-    with running_hub(tmp_path_factory.mktemp("hub")) as hub, serving(cluster := RayServe()) as ray:
-        yield Theatre(s3, ray, hub, cluster)
+@pytest.fixture(scope="module", params=["ray", "kuberay"])
+def theatre(
+    request: pytest.FixtureRequest, s3: StoreSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Theatre]:
+    """Run a Hub and what clusters need."""
+    on_ray = request.param == "ray"
+    opens = ray_cluster if on_ray else partial(kube_cluster, request.getfixturevalue("kube"))
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub, ExitStack() as clusters:
+        yield Theatre(s3, hub, opens, clusters)
 
 
 @pytest.fixture
 def stage(theatre: Theatre, tmp_path: Path) -> Iterator[Stage]:
     """Give a service with two good releases and clients; in the end all is in order, and nobody lost a request."""
     stage, theatre.stage = theatre.stage, None
-    theatre.cluster.start_s = theatre.cluster.stop_s = 0.0
     if stage is None:
         stage = opened(theatre, tmp_path)
+    stage.start_slowly(0)
     stage.answer(lambda _release: GOOD)
     before = stage.record()
     try:
@@ -59,9 +66,9 @@ def stage(theatre: Theatre, tmp_path: Path) -> Iterator[Stage]:
 
 def opened(theatre: Theatre, folder: Path) -> Stage:
     """Return a service with two releases: the live one, and the one before."""
-    theatre.cluster.apps.clear()
+    theatre.clusters.close()
     store = theatre.store.model_copy(update={"url": f"{theatre.store.url}/{folder.name}"})
-    stage = Stage(store, theatre.ray, theatre.hub, theatre.cluster, folder)
+    stage = Stage(store, theatre.hub, theatre.clusters.enter_context(theatre.open()), folder)
     write_prompts(folder)
     stage.answer(lambda _release: GOOD)
     try:

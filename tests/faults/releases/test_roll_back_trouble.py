@@ -18,7 +18,7 @@ def turned_bad(stage: Stage, meanwhile: Callable[[], None]) -> str:
     request = stage.wanted()
     assert KILLED == stage.begin(request, crash_at="shift:outcome").exit()
     meanwhile()
-    stage.cluster.apps[name].engine.answer = lambda _messages: BAD
+    stage.cluster.engine_of(name).answer = lambda _messages: BAD
     stage.begin(request).ended()
     return name
 
@@ -29,7 +29,7 @@ def test_a_release_before_that_is_gone_is_started_again(stage: Stage) -> None:
     assert before.live
     live = before.live.name
 
-    turned_bad(stage, lambda: stage.cluster.apps.pop(live) and None)
+    turned_bad(stage, lambda: stage.cluster.lose(live))
 
     ended = stage.record().past[-1]
     assert (Outcome.ROLLED_BACK, before.live) == (ended.outcome, stage.record().live)
@@ -42,15 +42,15 @@ def test_a_way_back_that_is_killed_after_the_old_release_began_to_start_is_finis
     assert before.live
     request = stage.wanted()
     assert KILLED == stage.begin(request, crash_at="shift:outcome").exit()
-    del stage.cluster.apps[before.live.name]
-    stage.cluster.apps[name].engine.answer = lambda _messages: BAD
-    replicas = stage.cluster.replicas
+    stage.cluster.lose(before.live.name)
+    stage.cluster.engine_of(name).answer = lambda _messages: BAD
+    replicas = stage.cluster.made()
 
     for boundary in ("bake:outcome", "move_back:effect", "move_back:outcome", "remove:intent"):
         assert KILLED == stage.begin(request, crash_at=boundary).exit()
     stage.begin(request).ended()
 
-    assert (before.live.name, replicas + 1) == (stage.live(), stage.cluster.replicas)
+    assert (before.live.name, replicas + 1) == (stage.live(), stage.cluster.made())
     assert Outcome.ROLLED_BACK is stage.record().past[-1].outcome
 
 
@@ -58,7 +58,7 @@ def test_a_roll_back_to_a_release_that_cannot_start_leaves_the_live_one(stage: S
     """Traffic was not touched: what cannot answer is never led to."""
     before = stage.record()
     assert before.previous
-    del stage.cluster.apps[before.previous.name]
+    stage.cluster.lose(before.previous.name)
     stage.cluster.engine = lambda _args: None
 
     ended = stage.carry(asking(before.previous, Kind.ROLL_BACK))
@@ -81,7 +81,7 @@ def test_a_service_without_any_good_release_ends_dark_and_can_be_released_again(
         return lambda args: engine(args, lambda _release: GOOD) if args["release"] == wanted else None
 
     def lose() -> None:
-        del stage.cluster.apps[live]
+        stage.cluster.lose(live)
         stage.cluster.engine = only("")
 
     turned_bad(stage, lose)

@@ -16,7 +16,7 @@ PROCESSES, ASKS = 20, 5
 
 def test_two_runs_for_one_commit_make_one_release(stage: Stage) -> None:
     """Both see it end; only one of them carried it."""
-    before, replicas, request = stage.record(), stage.cluster.replicas, stage.wanted()
+    before, replicas, request = stage.record(), stage.cluster.made(), stage.wanted()
 
     runs = [stage.begin(asking(request.release)) for _ in range(2)]
     ended = [one for run in runs for one in run.ended() if one]
@@ -24,7 +24,7 @@ def test_two_runs_for_one_commit_make_one_release(stage: Stage) -> None:
     assert {Outcome.PROMOTED} == {one.outcome for one in ended}
     assert 1 == len({one.release.name for one in ended})
     assert before.next_number + 1 == stage.record().next_number
-    assert replicas + 1 == stage.cluster.replicas
+    assert replicas + 1 == stage.cluster.made()
 
 
 def test_a_newer_commit_takes_the_place_of_one_that_has_not_shifted(stage: Stage) -> None:
@@ -40,7 +40,7 @@ def test_a_newer_commit_takes_the_place_of_one_that_has_not_shifted(stage: Stage
     assert superseded is not None
     assert (Outcome.SUPERSEDED, None) == (superseded.outcome, superseded.step(StepName.SHIFT))
     assert (Outcome.PROMOTED, newer.release.commit) == (second.outcome, stage.commit())
-    assert superseded.release.name not in stage.cluster.apps
+    assert superseded.release.name not in stage.cluster.names()
 
 
 def test_a_newer_commit_waits_for_one_that_has_shifted(stage: Stage) -> None:
@@ -60,20 +60,20 @@ def test_a_newer_commit_waits_for_one_that_has_shifted(stage: Stage) -> None:
 )
 def test_a_run_that_was_stopped_and_wakes_touches_nothing(stage: Stage, boundary: str) -> None:
     """It was taken for dead and its release was finished by another one; it ends, and says so."""
-    before, replicas, request = stage.record(), stage.cluster.replicas, stage.wanted()
+    before, replicas, request = stage.record(), stage.cluster.made(), stage.wanted()
     asleep = stage.begin(request, stop_at=boundary, lifetime_s=LIFETIME_S)
     stage.await_that(asleep.has_stopped)
     ended = stage.begin(asking(request.release), lifetime_s=LIFETIME_S).ended()[0]
-    after, puts = stage.record(), len(stage.cluster.puts)
+    after, puts = stage.record(), stage.cluster.changes()
 
     asleep.send(signal.SIGCONT)
 
     assert FENCED_OFF == asleep.exit(), asleep.said()
-    assert puts == len(stage.cluster.puts)
+    assert puts == stage.cluster.changes()
     assert after == stage.record()
     assert ended is not None
     assert (Outcome.PROMOTED, request.release.commit) == (ended.outcome, stage.commit())
-    assert replicas + 1 == stage.cluster.replicas
+    assert replicas + 1 == stage.cluster.made()
     assert before.ledger.sequence + 1 == after.ledger.sequence
 
 
@@ -83,12 +83,12 @@ def test_a_run_that_wakes_between_two_steps_sees_what_became_of_its_release(stag
     asleep = stage.begin(request, stop_at="approve:outcome", lifetime_s=LIFETIME_S)
     stage.await_that(asleep.has_stopped)
     ended = stage.begin(asking(request.release), lifetime_s=LIFETIME_S).ended()
-    after, puts = stage.record(), len(stage.cluster.puts)
+    after, puts = stage.record(), stage.cluster.changes()
 
     asleep.send(signal.SIGCONT)
 
     assert ended == asleep.ended()
-    assert (after, puts) == (stage.record(), len(stage.cluster.puts))
+    assert (after, puts) == (stage.record(), stage.cluster.changes())
 
 
 def test_nobody_takes_over_from_a_run_that_lives(stage: Stage) -> None:
@@ -107,7 +107,7 @@ def test_nobody_takes_over_from_a_run_that_lives(stage: Stage) -> None:
 
 def test_a_hundred_requests_for_one_commit_make_one_release(stage: Stage) -> None:
     """Each of them is told of the same end."""
-    before, replicas, request = stage.record(), stage.cluster.replicas, stage.wanted()
+    before, replicas, request = stage.record(), stage.cluster.made(), stage.wanted()
 
     runs = [stage.begin(asking(request.release), asks=ASKS) for _ in range(PROCESSES)]
     ended = [one for run in runs for one in run.ended()]
@@ -116,4 +116,4 @@ def test_a_hundred_requests_for_one_commit_make_one_release(stage: Stage) -> Non
     assert PROCESSES * ASKS == len(ended)
     assert {f"chat-r{before.next_number}"} == names
     assert before.next_number + 1 == stage.record().next_number
-    assert replicas + 1 == stage.cluster.replicas
+    assert replicas + 1 == stage.cluster.made()

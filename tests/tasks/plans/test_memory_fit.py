@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serve import engine as payload
+from serve import arguments, engine
 from tasks._plans import memory_fit as _memory_fit
 from tasks._plans.memory_fit import Model, Room, memory_fit, token_bytes, weights_bytes
 from tasks.spec import ServiceSpec
@@ -73,7 +73,7 @@ def test_the_defaults_are_those_of_the_payload() -> None:
     """The two environments cannot import each other, so a test keeps them equal."""
     mine = (_memory_fit.MAX_NUM_SEQS, _memory_fit.CPU_KV_CACHE_BYTES)
 
-    assert mine == (payload.MAX_NUM_SEQS, payload.CPU_KV_CACHE_BYTES)
+    assert mine == (arguments.MAX_NUM_SEQS, engine.CPU_KV_CACHE_BYTES)
 
 
 def test_a_machine_without_gpu_gives_a_cache_of_fixed_size() -> None:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tasks._checks.prompts import Prompts
-from tasks._plans.capacity import Capacity, read_capacity, room_of
+from tasks._plans.capacity import Capacity, InCluster, read_capacity, room_of
 from tasks._plans.memory_fit import Room
 from tasks._plans.plan import Seen, met, plan, planned
 from tasks._plans.plan_reading import Contents
@@ -38,8 +38,15 @@ from tests.fakes.ray_serve import RayServe, serving
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC: dict[str, Any] = {"service": "chat", "model": MODEL, "checks": {"paired": {"enabled": False}}}
+FULL = Capacity(cluster=InCluster(enough=False, sentence="No GPU is free.", enough_alone=True))
 PROMPTS = [{"id": "france", "prompt": "The capital of France?", "expect": "Paris", "golden": True}]
 CONFIG = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "max_position_embeddings": 128}
+
+
+def on_kubernetes(when_short: str) -> dict[str, Any]:
+    """Return the part of a spec that leads its releases to KubeRay."""
+    image = f"registry.example.com/payload@sha256:{'0' * 64}"
+    return {"target": "kuberay", "kubernetes": {"image": image, "when_short": when_short}}
 
 
 def a_release(number: int = 1, **spec: Any) -> Release:
@@ -132,6 +139,7 @@ def test_only_files_that_differ_count() -> None:
     [
         ({"faults": ("", "There is no prompt file.")}, "no prompt file"),
         ({"room": Room(10**6)}, "does not fit"),
+        ({"capacity": FULL, "spec": on_kubernetes("refuse")}, "no room for the candidate. No GPU is free."),
     ],
 )
 def test_what_cannot_work_is_refused(more: dict[str, Any], what: str) -> None:
@@ -150,6 +158,8 @@ def test_what_cannot_work_is_refused(more: dict[str, Any], what: str) -> None:
         ({"spec": {"shift": {"steps": [10, 100]}}}, "ignored"),
         ({"spec": {"probe": {"enabled": False}}}, "nothing will prove"),
         ({"capacity": Capacity(cpus_needed=4, cpus_free=1)}, "no room for the candidate"),
+        ({"capacity": FULL, "spec": on_kubernetes("wait")}, "ends at `deadlines.ready`. No GPU is free."),
+        ({"capacity": FULL, "spec": on_kubernetes("recreate"), "record": live()}, "OUTAGE: there is no room beside"),
         ({"room": Room(8 * 2**30, 10**6)}, "Memory is short"),
         ({"record": live(), "healthy": False}, "does not show it"),
         ({"record": live(), "healthy": None}, "does not answer"),

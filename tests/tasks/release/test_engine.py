@@ -23,7 +23,7 @@ from tasks._release.ray import RayTarget
 from tasks._release.world import World
 from tasks._stores.store import Store
 from tasks._weights.hub import Hub
-from tasks.errors import Conflict, Unreachable
+from tasks.errors import Conflict, Refused, Unreachable
 from tasks.records import Approval, Kind, Outcome, Progress, Question, Release, Request, StepName
 from tests.fakes.completions import Messages
 from tests.fakes.context_engine import ContextEngine
@@ -143,6 +143,33 @@ class Moody:
         return getattr(self._target, name)
 
 
+class Meddled:
+    """A target on which somebody edits the release called ``edited``, and which has something against each start."""
+
+    def __init__(self, target: Any, edited: str = "", *, starts: bool = True) -> None:
+        self._target, self._edited, self._starts = target, edited, starts
+
+    def observe(self, service: str) -> Observed:
+        """Look, and see what was edited."""
+        shown: Observed = self._target.observe(service)
+        placements = {
+            name: one.model_copy(update={"edited": True, "message": "somebody edited it"})
+            if name == self._edited and one.live
+            else one
+            for name, one in shown.placements.items()
+        }
+        return shown.model_copy(update={"placements": placements})
+
+    def start(self, release: Release, weights: str) -> None:
+        """Start it, or refuse to."""
+        if not self._starts:
+            raise Refused("A field belongs to somebody else.")
+        self._target.start(release, weights)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+
 class Hasty(Clock):
     """Waits a hundredth of what it is asked to."""
 
@@ -226,7 +253,7 @@ def test_a_candidate_that_never_answers_meets_its_deadline(stage: Stage) -> None
 
     assert Outcome.FAILED is ended.outcome
     assert ended.failure is not None
-    assert "did not answer within 3 s" in ended.failure.reason
+    assert "did not answer within 3 s: it is starting." in ended.failure.reason
     assert not stage.engine().observe().placements
 
 
@@ -416,6 +443,43 @@ def test_a_roll_back_leads_to_what_was_live_before(stage: Stage) -> None:
     assert (Outcome.PROMOTED, "chat-r1") == (ended.outcome, stage.live())
     assert ("chat-r1", "chat-r2") == (record.live and record.live.name, record.previous and record.previous.name)
     assert stage.engine().observe().placements["chat-r2"].draining
+
+
+def test_a_roll_back_to_a_release_that_runs_needs_no_start(stage: Stage) -> None:
+    """What a target has against starting it again is no reason to leave clients where they are."""
+    stage.release(1)
+    stage.release(2)
+    before = stage.engine().record.previous
+    assert before
+    stage.world = replace(stage.world, target=Meddled(stage.world.target, starts=False))
+
+    ended = stage.back(Kind.ROLL_BACK, before)
+
+    assert (Outcome.PROMOTED, "chat-r1") == (ended.outcome, stage.live())
+
+
+def test_a_bad_release_is_rolled_back_to_one_that_runs_without_a_start(stage: Stage) -> None:
+    """What a target has against starting it again is no reason to lead clients nowhere."""
+    stage.release(1)
+    left = stage.left_before(StepName.BAKE, 2)
+    stage.cluster.apps["chat-r2"].engine.answer = lambda _messages: "rk rk rk"
+    stage.world = replace(stage.world, target=Meddled(stage.world.target, starts=False))
+
+    ended = stage.finish(left)
+
+    assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
+
+
+def test_a_release_that_somebody_edits_while_it_bakes_is_rolled_back(stage: Stage) -> None:
+    """It answers well, and is not what was judged."""
+    stage.release(1)
+    stage.world = replace(stage.world, target=Meddled(stage.world.target, edited="chat-r2"))
+
+    ended = stage.release(2)
+
+    assert (Outcome.ROLLED_BACK, "chat-r1") == (ended.outcome, stage.live())
+    assert ended.failure
+    assert (StepName.BAKE, "bake: somebody edited it") == (ended.failure.step, ended.failure.reason)
 
 
 def test_a_bake_ends_when_somebody_rolls_back(stage: Stage) -> None:

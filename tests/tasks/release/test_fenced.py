@@ -22,6 +22,7 @@ LOOKS: dict[str, tuple[Any, ...]] = {
     "address": ("chat",),
     "endpoint": (release("a" * 40),),
     "shares": (release("a" * 40),),
+    "room": (release("a" * 40), "s3://weights"),
     "close": (),
 }
 

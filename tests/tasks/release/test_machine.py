@@ -1,6 +1,7 @@
 """The release engine's decisions: one next action for every reachable state, and an end to every path."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from tasks.records import (
     Kind,
     LedgerHead,
     Outcome,
+    Progress,
     Release,
     Request,
     ServiceRecord,
@@ -56,11 +58,12 @@ def a_record(*, live: int | None, new: int, kind: Kind = Kind.RELEASE) -> Servic
 
 
 class FakeCluster:
-    """What a target would show, changed by the steps as the real one is."""
+    """What a target would show, changed by the steps as a real one is; a ``cramped`` one holds one release."""
 
-    def __init__(self, live: str | None) -> None:
+    def __init__(self, live: str | None, *, cramped: bool = False) -> None:
         self.apps = {live} if live else set()
         self.live = live
+        self.cramped = cramped
 
     def observed(self) -> Observed:
         """Return what it shows."""
@@ -73,8 +76,10 @@ class FakeCluster:
         release = transitions.on_its_way(record).release
         old = record.previous if record.live == release else record.live
         if step is StepName.MOVE_BACK and old:
+            self._make_room_for(old.name)
             self.apps.add(old.name)
         if step is StepName.START:
+            self._make_room_for(release.name)
             self.apps.add(release.name)
         elif step is StepName.SHIFT:
             self.live = release.name
@@ -82,6 +87,10 @@ class FakeCluster:
             self.live = old.name if old else None
         elif step is StepName.REMOVE:
             self.apps.discard(release.name)
+
+    def _make_room_for(self, name: str) -> None:
+        if self.cramped and name not in self.apps:
+            self.restart()
 
     def restart(self) -> None:
         """Come back empty."""
@@ -122,7 +131,8 @@ def play(
         if happens == "cluster restarts":
             cluster.restart()
         if happens != "dies after":
-            record = transitions.ended(record, step, detail="", checks=(), at=AT)
+            outage = cluster.cramped and step is StepName.ROOM and record.live is not None
+            record = transitions.ended(record, step, detail="", checks=(), at=AT, outage=outage)
     pytest.fail(f"no end after 60 actions: {done}")
 
 
@@ -137,12 +147,13 @@ def test_a_release_without_trouble_takes_every_step_once_in_order() -> None:
 
 @given(
     live=st.booleans(),
+    cramped=st.booleans(),
     fate=st.dictionaries(st.sampled_from(StepName), st.sampled_from(FATES)),
 )
-def test_every_path_ends_and_leaves_one_release_live(live: bool, fate: dict[StepName, str]) -> None:
+def test_every_path_ends_and_leaves_one_release_live(live: bool, cramped: bool, fate: dict[StepName, str]) -> None:
     """Whatever dies or fails, the release ends, and the record and the target agree on what is live."""
     old = "chat-r1" if live else None
-    cluster = FakeCluster(old)
+    cluster = FakeCluster(old, cramped=cramped)
 
     record, _ = play(a_record(live=1 if live else None, new=2), cluster, fate)
 
@@ -242,11 +253,16 @@ def test_an_answer_to_another_question_is_no_answer() -> None:
         transitions.answered(judged(Verdict.INCONCLUSIVE), answer)
 
 
+def on_its_way(**fields: Any) -> Progress:
+    """Return a release on its way."""
+    return transitions.on_its_way(a_record(live=1, new=2)).model_copy(update=fields)
+
+
 def test_checks_that_all_pass_stop_nothing() -> None:
     """A release goes on over passes alone."""
     passed = (a_check(Verdict.PASS),)
 
-    assert judge(Kind.RELEASE, StepName.SMOKE, passed) is None
+    assert judge(on_its_way(), StepName.SMOKE, passed) is None
     assert "" == doubt(Kind.RELEASE, StepName.SMOKE, passed)
 
 
@@ -254,8 +270,28 @@ def test_a_loss_while_going_back_does_not_lead_forth_again() -> None:
     """What is bad enough to leave stays left."""
     lost = (CheckResult(name="receipt", verdict=Verdict.FAIL, summary="1 lost"),)
 
-    assert judge(Kind.ROLL_BACK, StepName.RECEIPT, lost) is None
-    assert judge(Kind.RELEASE, StepName.RECEIPT, lost) is not None
+    assert judge(on_its_way(kind=Kind.ROLL_BACK), StepName.RECEIPT, lost) is None
+    assert judge(on_its_way(), StepName.RECEIPT, lost) is not None
+
+
+def test_a_loss_in_an_outage_that_the_spec_consented_to_undoes_nothing() -> None:
+    """It was said aloud before, and what was removed for it would have to be loaded anew."""
+    lost = (CheckResult(name="receipt", verdict=Verdict.FAIL, summary="9 lost"),)
+
+    assert judge(on_its_way(outage=True), StepName.RECEIPT, lost) is None
+    assert judge(on_its_way(outage=True), StepName.SMOKE, lost) is not None
+
+
+@pytest.mark.parametrize("step", FORWARD[FORWARD.index(StepName.START) : FORWARD.index(StepName.SHIFT)])
+def test_what_was_removed_to_make_room_comes_back_when_the_candidate_fails(step: StepName) -> None:
+    """The old release is live again, though traffic had never been led to the new one."""
+    cluster = FakeCluster("chat-r1", cramped=True)
+
+    record, done = play(a_record(live=1, new=2), cluster, {step: "fails"})
+
+    assert StepName.MOVE_BACK in done
+    assert ("chat-r1", {"chat-r1"}) == (cluster.live, cluster.apps)
+    assert a_release(1) == record.live
 
 
 def test_a_newer_request_takes_the_place_of_what_has_not_shifted() -> None:
@@ -366,7 +402,7 @@ def up_to(step: StepName) -> ServiceRecord:
     return record
 
 
-@pytest.mark.parametrize("step", FORWARD[2:])
+@pytest.mark.parametrize("step", FORWARD[3:])
 def test_a_candidate_that_vanished_is_started_again(step: StepName) -> None:
     """Whatever is next, the candidate is started first when the target has lost it."""
     action = next_action(up_to(step), FakeCluster("chat-r1").observed())
@@ -374,7 +410,7 @@ def test_a_candidate_that_vanished_is_started_again(step: StepName) -> None:
     assert Action(kind=ActionKind.STEP, step=StepName.START) == action
 
 
-@pytest.mark.parametrize("step", FORWARD[2:])
+@pytest.mark.parametrize("step", FORWARD[3:])
 def test_a_candidate_that_somebody_removed_is_not_started_over_that(step: StepName) -> None:
     """Where what was started stays, its absence is looked at as a fault of the candidate."""
     gone = FakeCluster("chat-r1").observed().model_copy(update={"lasting": True})
