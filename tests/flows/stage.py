@@ -11,6 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 
 from tasks._release.journal import Journal
+from tasks._release.lease import Lease, read_lease
 from tasks._stores.store import open_store
 from tasks.records import ServiceRecord
 from tasks.settings import RaySettings, StoreSettings
@@ -52,6 +53,16 @@ class Stage:
             return Journal(opened, "chat").record
         finally:
             opened.close()
+
+    def lease(self) -> Lease:
+        """Return the lease on the service."""
+        opened = open_store(self.store)
+        try:
+            lease = read_lease(opened, "chat")
+        finally:
+            opened.close()
+        assert lease is not None
+        return lease
 
     def artifacts(self) -> dict[str, str]:
         """Return the newest text of each artifact."""

@@ -7,25 +7,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Cancelling
 
 from tasks.local import ports
 from tasks.records import StepName
-from tasks.runs import RELEASE, read_run, start_run
+from tasks.runs import FINISH, RELEASE, read_run, start_run
 from tests.fakes.s3 import seaweed
 from tests.flows.stage import Stage, staged
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120.0
+GRACE_S = 30.0
+"""Seconds that Prefect gives a cancelled run to end, before it is killed."""
+SOON_S = 20
+"""Seconds without a heartbeat until a run is taken for dead, where a test cannot wait for 90."""
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +68,10 @@ class Orchestra:
                 yield process
             finally:
                 end(process)
+
+    def working(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run a worker until the block is left."""
+        return self.running("worker", "start", "--pool", "slipway", "--type", "process")
 
     def do(self, *command: str) -> None:
         """Run a Python module to its end."""
@@ -135,11 +145,10 @@ def test_a_killed_run_is_finished_by_the_flow_that_its_crash_starts(orchestra: O
     stage = orchestra.stage
     stage.publish(1)
     stage.cluster.start_s = 5.0
-    with orchestra.running("worker", "start", "--pool", "slipway", "--type", "process") as worker:
+    with orchestra.working() as worker:
         run = start_run(orchestra.api, RELEASE, {"service": "chat"})
         until(lambda: (current := stage.record().current) and current.step(StepName.READY))
-        flow = next(one for one in psutil.Process(worker.pid).children(recursive=True) if is_run(one, str(run)))
-        flow.send_signal(signal.SIGKILL)
+        process_of(worker, run).send_signal(signal.SIGKILL)
 
         ended = until(lambda: stage.record().past)[-1]
 
@@ -149,12 +158,71 @@ def test_a_killed_run_is_finished_by_the_flow_that_its_crash_starts(orchestra: O
     assert 1 == stage.cluster.replicas
 
 
+def process_of(worker: subprocess.Popen[bytes], run: UUID) -> psutil.Process:
+    """Return the process in which a worker has a flow run."""
+    family = psutil.Process(worker.pid).children(recursive=True)
+    return next(one for one in family if is_run(one, str(run)))
+
+
 def is_run(process: psutil.Process, run: str) -> bool:
     """Return whether a process carries that flow run."""
     try:
         return run in json.dumps(process.environ())
     except psutil.Error:
         return False
+
+
+def test_a_run_that_dies_with_its_worker_is_finished(orchestra: Orchestra) -> None:
+    """Nobody is left to say so: the automation misses its heartbeats, calls it crashed, and ``finish`` is started.
+
+    Prefect's heartbeats are 30 s apart at least, so that 90 s are waited for in earnest; here the first is the last.
+    """
+    stage, before = orchestra.stage, len(orchestra.stage.record().past)
+    stage.publish(3)
+    stage.cluster.start_s = 0.0
+    soon = orchestra.folder / "automations.yaml"
+    soon.write_text((ROOT / "automations.yaml").read_text().replace("within: 90", f"within: {SOON_S}"))
+    orchestra.do("tasks.automations", str(soon))
+    with orchestra.working() as worker:
+        run = start_run(orchestra.api, RELEASE, {"service": "chat"})
+        until(lambda: stage.record().current)
+        flow = process_of(worker, run)
+        worker.kill()
+        flow.kill()
+    assert "Running" == read_run(orchestra.api, run).name
+    with orchestra.working():
+        state = until(lambda: (now := read_run(orchestra.api, run)).final and now)
+        orchestra.do("tasks.automations")  # those who live have a heartbeat every 30 s
+        ended = until(lambda: stage.record().past[before:])[-1]
+
+    assert ("Crashed", "No heartbeat for 90 s; its process is dead.") == (state.name, state.message)
+    assert ("promoted", str(run)) == (ended.outcome, ended.request)
+    assert str(run) != ended.run
+
+
+def test_a_run_that_is_cancelled_lets_go_at_once(orchestra: Orchestra) -> None:
+    """What was live is untouched, the lease is free, nothing goes on by itself, and ``finish`` carries it on."""
+    stage, before = orchestra.stage, orchestra.stage.record()
+    stage.publish(4)
+    stage.cluster.start_s = 1000.0
+    with orchestra.working() as worker:
+        run = start_run(orchestra.api, RELEASE, {"service": "chat"})
+        until(lambda: (current := stage.record().current) and current.step(StepName.READY))
+        flow = process_of(worker, run)
+        with SyncPrefectClient(api=orchestra.api) as client:
+            client.set_flow_run_state(run, Cancelling())
+        flow.wait(GRACE_S)
+        state = until(lambda: (now := read_run(orchestra.api, run)).final and now)
+        left, lease = stage.record(), stage.lease()
+        stage.cluster.start_s = 0.0
+        start_run(orchestra.api, FINISH, {"service": "chat"})
+        ended = until(lambda: stage.record().past[len(before.past) :])[-1]
+
+    assert "Cancelled" == state.name
+    assert not lease.held
+    assert left.current
+    assert (before.live, before.past, str(run)) == (left.live, left.past, left.current.run)
+    assert ("promoted", str(run)) == (ended.outcome, ended.request)
 
 
 def test_the_automations_are_there_once(orchestra: Orchestra) -> None:
@@ -173,7 +241,7 @@ def test_a_prefect_server_that_is_away_changes_nothing(orchestra: Orchestra) -> 
     stage.cluster.start_s = 2.0
     before = len(stage.record().past)
     assert orchestra.server
-    with orchestra.running("worker", "start", "--pool", "slipway", "--type", "process"):
+    with orchestra.working():
         run = start_run(orchestra.api, RELEASE, {"service": "chat"})
         until(lambda: (current := stage.record().current) and current.step(StepName.READY))
         end(orchestra.server)

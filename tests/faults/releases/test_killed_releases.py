@@ -1,6 +1,7 @@
 """SIGKILL at every boundary of a release, one run after the other: the last one comes to the same end."""
 
 import signal
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -18,7 +19,13 @@ IN_A_GOOD_RELEASE = {"around": AROUND} | {
 """The boundaries at which runs of one release die in turn; whatever else there is, a rolled back one crosses."""
 
 IN_THE_UNDOING = tuple(name for name in BOUNDARIES if name not in {*sum(IN_A_GOOD_RELEASE.values(), ())})
-ENDING = ("ledger", "closed")
+BEGINNING, ENDING = ("asked", "leased", "opened"), ("ledger", "closed")
+
+
+def all_of(kind: Kind) -> tuple[str, ...]:
+    """Return every boundary that a release of that kind crosses, in their order, when it goes well."""
+    steps = (f"{step.value}:{moment}" for step in PLANS[kind] for moment in MOMENTS)
+    return (*BEGINNING, *steps, *ENDING)
 
 
 def killed_at_each(stage: Stage, request: Request, boundaries: Iterable[str]) -> Progress:
@@ -32,7 +39,7 @@ def killed_at_each(stage: Stage, request: Request, boundaries: Iterable[str]) ->
 @pytest.mark.parametrize("step", IN_A_GOOD_RELEASE)
 def test_a_release_whose_runs_are_killed_at_a_step_ends_as_any_other(stage: Stage, step: str) -> None:
     """However often it dies there, there is one candidate, one number and one entry in the ledger."""
-    before, replicas = stage.record(), stage.cluster.replicas
+    before, replicas = stage.record(), stage.cluster.made()
     request = stage.wanted()
 
     ended = killed_at_each(stage, request, IN_A_GOOD_RELEASE[step])
@@ -40,7 +47,7 @@ def test_a_release_whose_runs_are_killed_at_a_step_ends_as_any_other(stage: Stag
     after = stage.record()
     assert shape(before.past[-1]) == shape(ended)
     assert request.release.commit == stage.commit()
-    assert replicas + 1 == stage.cluster.replicas
+    assert replicas + 1 == stage.cluster.made()
     assert (before.next_number + 1, before.ledger.sequence + 1) == (after.next_number, after.ledger.sequence)
 
 
@@ -48,12 +55,12 @@ def test_a_run_after_one_that_died_at_the_very_end_has_nothing_to_do(stage: Stag
     """The release is live and in the ledger, so that the same request brings no second one."""
     request = stage.wanted()
     assert KILLED == stage.begin(request, crash_at="closed").exit()
-    before, puts = stage.record(), len(stage.cluster.puts)
+    before, puts = stage.record(), stage.cluster.changes()
 
     assert [None] == stage.begin(asking(request.release)).ended()
 
     assert before == stage.record()
-    assert puts == len(stage.cluster.puts)
+    assert puts == stage.cluster.changes()
 
 
 def test_a_roll_back_whose_runs_are_killed_everywhere_gets_there(stage: Stage) -> None:
@@ -84,17 +91,41 @@ def test_a_refusal_whose_runs_are_killed_everywhere_gets_there(stage: Stage) -> 
 
 
 @pytest.mark.parametrize("kind", [Kind.ROLL_BACK, Kind.PROMOTE])
-def test_a_way_back_whose_runs_are_killed_at_the_shift_gets_there(stage: Stage, kind: Kind) -> None:
-    """What somebody asked for by name is live in the end, and what it replaced is kept warm."""
-    before = stage.record()
+def test_a_way_back_whose_runs_are_killed_everywhere_gets_there(stage: Stage, kind: Kind) -> None:
+    """What somebody asked for by name is live in the end, what it replaced is kept warm, and nothing is started."""
+    before, made = stage.record(), stage.cluster.made()
     assert before.previous
-    steps = (step for step in (StepName.START, StepName.SHIFT, StepName.RECEIPT) if step in PLANS[kind])
-    boundaries = [f"{step.value}:{moment}" for step in steps for moment in MOMENTS]
 
-    ended = killed_at_each(stage, asking(before.previous, kind), ("opened", *boundaries, *ENDING))
+    ended = killed_at_each(stage, asking(before.previous, kind), all_of(kind))
 
     assert (kind, Outcome.PROMOTED) == (ended.kind, ended.outcome)
     assert (before.previous, before.live) == (stage.record().live, stage.record().previous)
+    assert (before.ledger.sequence + 1, made) == (stage.record().ledger.sequence, stage.cluster.made())
+
+
+def test_a_restore_of_an_empty_cluster_whose_runs_are_killed_everywhere_gets_there(stage: Stage) -> None:
+    """The last good release is started once; clients met nobody meanwhile, and lose nothing from then on."""
+    before, made = stage.record(), stage.cluster.made()
+    assert before.live
+    assert before.previous
+    stage.bad = {"", before.live.name, before.previous.name}
+    for lost in (before.live, before.previous):
+        stage.cluster.lose(lost.name)
+
+    boundaries = all_of(Kind.RESTORE)
+    shifted = boundaries.index(f"{StepName.SHIFT.value}:outcome") + 1
+    request = asking(before.live, Kind.RESTORE)
+    for boundary in boundaries[:shifted]:
+        assert KILLED == stage.begin(request, crash_at=boundary).exit(), boundary
+    since = time.monotonic()
+    ended = killed_at_each(stage, request, boundaries[shifted:])
+
+    assert (Kind.RESTORE, Outcome.PROMOTED) == (ended.kind, ended.outcome)
+    assert (before.live, before.previous) == (stage.record().live, stage.record().previous)
+    assert (before.live.name, made + 1) == (stage.live(), stage.cluster.made())
+    assert Outcome.PROMOTED is stage.carry(stage.wanted()).outcome
+    assert stage.traffic
+    assert [] == [lost for lost in stage.traffic.lost() if lost.began > since]
 
 
 @pytest.mark.parametrize("step", [StepName.MIRROR, StepName.READY, StepName.BAKE])

@@ -9,12 +9,17 @@ import pytest
 
 from tasks._release.boundaries import BOUNDARIES
 from tasks.records import Kind, Outcome, Release
+from tests.fakes.s3_faults import Answer, LoseReply, Reset, s3_faults
 from tests.faults.releases.stage import BAD, GOOD, KILLED, Stage, asking
 
 pytestmark = pytest.mark.slow
 
 STEPS = 20
 SEEDS = os.environ.get("SLIPWAY_WALKS", "1").split(",")
+
+STORE_FAULTS = (Answer(503, "SlowDown"), Answer(500, "InternalError"), Reset(reply=0), LoseReply())
+STORE_PLACES = (("record.json", 40), ("lease.json", 6), ("", 80))
+"""Parts of keys, each with a number of requests that a release makes there at least."""
 
 
 def new_release(stage: Stage, _dice: random.Random) -> Release | None:
@@ -71,6 +76,20 @@ def hub_fault(stage: Stage, dice: random.Random) -> Release | None:
     return request.release
 
 
+def store_fault(stage: Stage, dice: random.Random) -> Release | None:
+    """Let the store refuse, break off and lose answers a few times; the release is not the worse for it."""
+    request = stage.wanted()
+    with s3_faults(stage.store) as (faulty, faults):
+        assert faulty.endpoint
+        for _ in range(4):  # one less than a request is tried
+            place, few = dice.choice(STORE_PLACES)
+            faults.add(dice.choice(STORE_FAULTS), part=place, skip=dice.randrange(few))
+        ended = stage.carry(request, settings={"SLIPWAY_STORE__ENDPOINT": faulty.endpoint})
+        assert [seen for seen in faults.requests if seen.fault]
+    assert Outcome.PROMOTED is ended.outcome
+    return request.release
+
+
 def bad_candidate(stage: Stage, dice: random.Random) -> Release | None:
     """Release what talks nonsense, at once or when it is live; the live release stays, or comes back."""
     live, name, late = stage.record().live, stage.next_name(), dice.random() < 0.5
@@ -101,6 +120,7 @@ MOVES: tuple[Callable[[Stage, random.Random], Release | None], ...] = (
     killed,
     killed_way_back,
     hub_fault,
+    store_fault,
     bad_candidate,
     two_at_once,
 )
@@ -111,8 +131,7 @@ def test_a_walk_always_comes_to_what_was_asked_for_last(stage: Stage, seed: str)
     """After each step all is in order, and what was accepted last is live; set SLIPWAY_WALKS to other seeds."""
     dice = random.Random(seed)  # noqa: S311 - a walk, not a secret
     told = []
-    for _ in range(STEPS):
-        move = dice.choice(MOVES)
+    for move in dice.sample([*MOVES, *dice.choices(MOVES, k=STEPS - len(MOVES))], STEPS):
         told.append(move.__name__)
         print(f"seed {seed}: {' '.join(told)}")  # noqa: T201 - shown when the walk fails
         wanted = move(stage, dice)
