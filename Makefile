@@ -1,7 +1,7 @@
 # What a person types.  GNU make; each step that fails ends with a sentence of its own.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help install controller payload up down demo test check bench-weights bench-quality bench-release bench-probe faults lock clean
+.PHONY: help install controller payload up down demo test test-k8s check bench-weights bench-quality bench-release bench-probe faults lock clean
 
 # The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
 PYTHON ?=
@@ -40,6 +40,10 @@ demo: install    ## watch three releases of one service; KEEP=1 leaves the stack
 
 test: install    ## every test, the slow ones too
 	$(BIN)/python -m pytest
+
+test-k8s: install ## only the tests of the KubeRay target, on a real API server; the first time builds it
+	$(BIN)/python -m tests.kube.binaries
+	$(BIN)/python -m pytest $(wildcard tests/kube tests/k8s tests/fakes/test_kuberay*.py tests/faults/kuberay)
 
 check: controller ## lint, format, types, import layers
 	$(BIN)/ruff check
