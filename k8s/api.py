@@ -10,6 +10,7 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -33,6 +34,8 @@ ATTEMPTS = 5
 """Tries of one request in all; with the waits between them about 8 seconds for a server that refuses at once."""
 BUDGET_S = 60.0
 """Seconds after which no further try is started; a server that asks for a longer wait is not waited for."""
+RETURNING_S = 30.0
+"""Seconds after it could not be reached in which a server's 403 may pass: it refuses before it has read its roles."""
 WATCH_S = 30.0
 """Seconds that a watch is asked to last.  A quiet server may say nothing all this time, not even a bookmark."""
 SILENCE_S = 5.0
@@ -48,6 +51,7 @@ class Api:
     def __init__(self, access: Access) -> None:
         self.namespace = access.namespace
         self._connection = Connection(access)
+        self._unreachable_at = float("-inf")
 
     def get(self, kind: Kind, name: str) -> Object | None:
         """Return the object as it is now, None where there is none of that name."""
@@ -211,7 +215,14 @@ class Api:
     ) -> Object:
         doing = self._doing(verb, kind, name)
         question = Question(doing, method, kind.path(self.namespace, name), query or {}, body, content_type)
-        return _parsed(doing, self._connection.ask(question))
+        try:
+            return _parsed(doing, self._connection.ask(question))
+        except ApiError as error:
+            if error.reason is Reason.UNREACHABLE:
+                self._unreachable_at = time.monotonic()
+            elif error.reason is Reason.FORBIDDEN and time.monotonic() - self._unreachable_at < RETURNING_S:
+                error.retry_after = 1.0
+            raise
 
     def _doing(self, verb: str, kind: Kind, name: str = "") -> str:
         what = f"{kind.plural}/{name}" if name else kind.plural
@@ -264,8 +275,10 @@ def _attempts() -> Iterable[stamina.Attempt]:
 
 def _pause(error: Exception) -> bool | float:
     """Say whether to try again, or the seconds to wait before it when the server named them."""
-    if not isinstance(error, ApiError) or not error.transient:
+    if not isinstance(error, ApiError):
         return False
     if error.retry_after is None:
-        return True
+        return error.transient
+    if not error.transient and error.reason is not Reason.FORBIDDEN:
+        return False
     return max(error.retry_after, 0.1) if error.retry_after < BUDGET_S else False

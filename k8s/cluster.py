@@ -70,7 +70,7 @@ class RayServices:
         for obj in service_objects(workload):
             self._surround(workload, obj)
         first, *others = release_objects(workload)
-        owner = there or self._apply(first)
+        owner = there or self._made(workload, first)
         for obj in others:
             self._mine(kind_of(obj), workload.release, workload.service)
             self._apply(owned(obj, owner))
@@ -123,6 +123,17 @@ class RayServices:
         """End the watches."""
         self._picture.close()
         self._api.close()
+
+    def _made(self, workload: Workload, ray_service: Object) -> Object:
+        """Make the RayService.  Where the reply to that was lost, KubeRay may have written its defaults meanwhile."""
+        try:
+            return self._apply(ray_service)
+        except ApiError as error:
+            there = self._mine(RAY_SERVICE, workload.release, workload.service)
+            if error.reason is not Reason.OWNED or there is None:
+                raise
+        check_same(there, workload)
+        return self._picture.put(there)
 
     def _surround(self, workload: Workload, obj: Object) -> None:
         """Apply what the releases of a service share; who gets its traffic is no part of that."""

@@ -65,6 +65,7 @@ class Reflector:
         self._news = threading.Condition()
         self._closing = threading.Event()
         self._watch: Watch | None = None
+        self._began_at = time.monotonic()
         self._heard_at = NEVER
         self._listed_at = NEVER
         self._resource_version = ""
@@ -75,13 +76,19 @@ class Reflector:
     def snapshot(self) -> Snapshot:
         """Return what is known, once anything is; raises ``ApiError``, why nothing is or nothing new for a while."""
         with self._news:
-            self._news.wait_for(lambda: self._heard_at > NEVER or self._trouble, FIRST_S)
+            self._news.wait_for(self._is_decided, FIRST_S)
             age_s = time.monotonic() - self._heard_at
             if self._trouble and age_s > self._pace.patience:
                 raise self._trouble
             if age_s > self._pace.watch + SILENCE_S + self._pace.patience:
                 raise ApiError(Reason.UNREACHABLE, f"The API server is silent about {self._kind.plural}.")
             return Snapshot(self._store.objects, age_s)
+
+    def _is_decided(self) -> bool:
+        """Say whether anything is known, or why nothing will be; what may pass is given the readers' patience."""
+        if self._heard_at > NEVER or self._trouble is None:
+            return self._heard_at > NEVER
+        return not self._trouble.transient or time.monotonic() - self._began_at > self._pace.patience
 
     def put(self, item: Object) -> None:
         """Take what a write of our own returned, so that the next ``snapshot`` shows it."""

@@ -69,7 +69,7 @@ class Engine:
         if known is not None:
             log.info("what is asked for is known already, as request %s", known)
             return known
-        if record.current is None and record.waiting is None and self._is_so(request):
+        if record.current is None and record.waiting is None and self._is_surely_so(request):
             return None
         record = self._journal.change(lambda record: transitions.asked(record, request))
         self._world.cross("asked")
@@ -201,6 +201,14 @@ class Engine:
         at = self._world.clock.now()
         self._journal.change(lambda record: transitions.opened(record, run=self.run, at=at))
         self._world.cross("opened")
+
+    def _is_surely_so(self, request: Request) -> bool:
+        """Return whether what is asked for is so already; a target that is away does not keep anybody from asking."""
+        try:
+            return self._is_so(request)
+        except TransientError as error:
+            log.warning("asks without having seen what is live: %s", error)
+            return False
 
     def _is_so(self, request: Request) -> bool:
         """Return whether what is asked for is live and healthy already."""

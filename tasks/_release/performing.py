@@ -17,8 +17,11 @@ from tasks._release.report import store_report
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.steps import do
 from tasks._release.world import World
-from tasks.errors import Conflict, Refused, SlipwayError
+from tasks.errors import Conflict, Refused, SlipwayError, TransientError
 from tasks.records import CheckResult, Failure, Outcome, Progress, StepName
+
+AT_TARGET = frozenset({StepName.ROOM, StepName.START, StepName.SHIFT})
+"""Forward steps that change the target and ask nobody else: while that is away there is nothing to judge."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ class Performer:
     def perform(self, step: StepName) -> tuple[CheckResult, ...]:
         """Do one step of the release on its way and return the verdicts it gave.
 
-        Raises ``Conflict`` when another run owns the record, and whatever ends a step of the undoing.
+        Raises ``Conflict`` when another run owns the record, ``TransientError`` while the target is away that the
+        step changes, and whatever ends a step of the undoing.
         """
         begun = self._world.clock.now()
         self._journal.change(lambda record: transitions.begun(record, step, at=begun))
@@ -47,6 +51,8 @@ class Performer:
         except Conflict:
             raise
         except Exception as error:
+            if step in AT_TARGET and isinstance(error, TransientError):
+                raise
             self._break(step, error)
             if step not in PLANS[self.progress.kind]:
                 raise

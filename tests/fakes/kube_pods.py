@@ -214,7 +214,8 @@ class Kubelet:
                 is_race = refused.status == httpx.codes.CONFLICT and "has been modified" in str(refused)
                 if refused.status in (404, 409) and not is_race:
                     raise _Gone from refused
-                if refused.status < httpx.codes.INTERNAL_SERVER_ERROR and refused.status not in (409, 429):
+                # A server that was started again refuses with 403 until it has read its roles.
+                if refused.status < httpx.codes.INTERNAL_SERVER_ERROR and refused.status not in (403, 409, 429):
                     raise
             except httpx.TransportError:
                 pass

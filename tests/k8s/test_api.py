@@ -239,6 +239,19 @@ def test_a_server_that_says_when_to_come_back_is_obeyed(api: Api, faulty_kube: F
     assert 1 == len(faulty_kube.asked("get"))
 
 
+def test_a_server_that_has_just_come_back_may_refuse_for_a_moment(api: Api, faulty_kube: Faulty) -> None:
+    """It answers before it has read its roles; at any other time a 403 is the last word."""
+    forbidden = Answer(403, "Forbidden")
+    faulty_kube.add(forbidden, "get")
+    error = refused(lambda: api.get(SERVICE, "chat"))
+    faulty_kube.add(LoseReply(), "get")
+    faulty_kube.add(forbidden, "get")
+
+    assert api.get(SERVICE, "chat") is None
+    assert Reason.FORBIDDEN is error.reason
+    assert [403, 0, 403, 404] == [seen.status for seen in faulty_kube.asked("get")]
+
+
 @pytest.mark.parametrize("fault", [LoseReply(), Stall(applied=True)], ids=str)
 def test_a_lost_reply_makes_nothing_twice_and_undoes_nothing(
     api: Api, kube: ControlPlane, faulty_kube: Faulty, fault: Fault

@@ -144,6 +144,30 @@ def test_starting_again_changes_nothing_whoever_does_it(
         assert [R1] == list(another.observe("chat")), "what was just written is seen at once"
 
 
+def test_a_start_whose_reply_is_lost_finds_what_the_operator_wrote_since(
+    api: Api, kube: ControlPlane, releases: RayServices, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KubeRay adds defaults as soon as it sees a RayService, and they are its own from then on."""
+    apply = api.apply
+
+    def again(obj: Object) -> Object:
+        made = apply(obj)
+        if obj["kind"] != "RayService":
+            return made
+        config = made["spec"]["rayClusterConfig"]
+        config["workerGroupSpecs"][0]["scaleStrategy"] = {}
+        where = f"/apis/ray.io/v1/namespaces/{api.namespace}/rayservices/{R1}"
+        change = {"spec": {"rayClusterConfig": config}}
+        headers = {"content-type": "application/merge-patch+json"}
+        kube.admin.patch(where, json=change, headers=headers).raise_for_status()
+        return apply(obj)
+
+    monkeypatch.setattr(api, "apply", again)
+    releases.start(place(1))
+
+    assert [R1] == list(releases.observe("chat"))
+
+
 def test_what_is_not_ours_is_left_alone(api: Api, releases: RayServices, place: Place) -> None:
     """Neither a RayService of that name, nor a Service in the place of the live address, is taken over."""
     theirs = ray_service(place(1))

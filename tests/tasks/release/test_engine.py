@@ -126,20 +126,23 @@ class DyingClock(Clock):
 
 
 class Moody:
-    """A target that is away at every third look."""
+    """A target that is away at the very first look and at every third, and whenever it is first told something."""
 
     def __init__(self, target: Any) -> None:
-        self._target, self._looks = target, 0
+        self._target, self._looks, self._told = target, 0, set[str]()
 
     def observe(self, service: str) -> Observed:
         """Look, or not."""
         self._looks += 1
-        if self._looks % 3 == 0:
+        if self._looks % 3 == 1:
             raise Unreachable("away")
         observed: Observed = self._target.observe(service)
         return observed
 
     def __getattr__(self, name: str) -> Any:
+        if name in {"room", "start", "shift"} and name not in self._told:
+            self._told.add(name)
+            raise Unreachable("away")
         return getattr(self._target, name)
 
 
@@ -376,7 +379,7 @@ def test_a_roll_back_ends_even_when_nothing_can_take_the_traffic(stage: Stage) -
 
 
 def test_a_target_that_is_away_for_a_while_is_waited_for(stage: Stage) -> None:
-    """A record or target that does not answer is tried again before a release is left half-way."""
+    """A target that does not answer, or takes no change, is tried again before a release is left half-way."""
     world = replace(stage.world, target=Moody(stage.world.target), clock=Hasty())
 
     ended = carried(ReleaseEngine(world, "chat", run="run"), stage.request(1))
