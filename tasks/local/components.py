@@ -210,7 +210,7 @@ def _ray_ready(here: Surroundings) -> bool:
 
 
 def _worker(here: Surroundings) -> Program:
-    seen = {**here.stack.environment(), "PYTHONPATH": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    seen = {**here.stack.environment(), "PYTHONPATH": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     command = (sys.executable, "-m", "prefect", "--no-prompt", "worker", "start")
     what = ("--pool", POOL, "--type", "process", "--name", POOL)
     return _program(here, "worker", (*command, *what), seen, ROOT)
