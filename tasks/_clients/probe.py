@@ -21,6 +21,8 @@ from tasks._clients.requests import Beat, Kind, Request, open_journal
 from tasks.errors import Unreachable
 
 WAIT_STEP_S = 0.05
+START_S = 5.0
+"""Longest wait for the first beat, in seconds; it takes milliseconds."""
 
 
 class Probe:
@@ -70,15 +72,20 @@ class Probe:
         self._requests: list[Request] = []
         self._beats: list[Beat] = []
         self._abandoned = False
+        self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._crash: BaseException | None = None
 
     def start(self) -> Self:
-        """Start the clients; raises ``OSError`` where the journal cannot be opened."""
+        """Start the clients and wait for their first beat; raises ``OSError`` where the journal cannot be opened.
+
+        What happens from then on is seen: traffic that moves right after a run took over is not moved in a hole.
+        """
         if self._journal_path is not None:
             self._journal = open_journal(self._journal_path)
         self._thread.start()
+        self._begun.wait(START_S)
         return self
 
     def stop(self, grace_s: float | None = None) -> tuple[Request, ...]:
@@ -169,6 +176,7 @@ class Probe:
             self._beats.append(line)
         if self._journal is not None:
             self._journal.write(line.model_dump_json().encode() + b"\n")
+        self._begun.set()
 
     def _run(self) -> None:
         try:
@@ -176,6 +184,7 @@ class Probe:
         except BaseException as crash:  # noqa: BLE001 - raised again in the thread that stops the probe
             self._crash = crash
         finally:
+            self._begun.set()
             if self._journal is not None:
                 self._journal.close()
 

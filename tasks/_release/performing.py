@@ -12,7 +12,7 @@ from tasks._clients.receipt import Receipt
 from tasks._release import ledger, transitions
 from tasks._release.journal import Journal, evidence_key
 from tasks._release.judging import prompts_of
-from tasks._release.machine import CLEANING, PLANS
+from tasks._release.machine import CLEANING, FORWARD, PLANS
 from tasks._release.report import store_report
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.steps import do
@@ -20,8 +20,11 @@ from tasks._release.world import World
 from tasks.errors import Conflict, Refused, SlipwayError, TransientError
 from tasks.records import CheckResult, Failure, Outcome, Progress, StepName
 
-AT_TARGET = frozenset({StepName.ROOM, StepName.START, StepName.SHIFT})
-"""Forward steps that change the target and ask nobody else: while that is away there is nothing to judge."""
+GIVES_UP = frozenset({StepName.MIRROR, StepName.TIDY, StepName.RECEIPT})
+"""Forward steps that end when something stays away: the Hub has had its time, and of the others nothing depends.
+
+In any other it is the target that is away: then there is nothing to judge, and the step is done again later.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,8 @@ class Performer:
     def perform(self, step: StepName) -> tuple[CheckResult, ...]:
         """Do one step of the release on its way and return the verdicts it gave.
 
-        Raises ``Conflict`` when another run owns the record, ``TransientError`` while the target is away that the
-        step changes, and whatever ends a step of the undoing.
+        Raises ``Conflict`` when another run owns the record, ``TransientError`` while the target is away, and
+        whatever ends a step of the undoing.
         """
         begun = self._world.clock.now()
         self._journal.change(lambda record: transitions.begun(record, step, at=begun))
@@ -51,7 +54,7 @@ class Performer:
         except Conflict:
             raise
         except Exception as error:
-            if step in AT_TARGET and isinstance(error, TransientError):
+            if step in FORWARD and step not in GIVES_UP and isinstance(error, TransientError):
                 raise
             self._break(step, error)
             if step not in PLANS[self.progress.kind]:
