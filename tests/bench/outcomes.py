@@ -135,7 +135,8 @@ def overhead(quiet: Carried, busy: Carried | None, importing: Mapping[str, Any])
     if busy is not None:
         own, parts = _own_seconds(busy)
         detail["under_traffic"] = {"value": round(own, 2), **parts}
-    return Figure("R1", "controller's own time in a release", value, "s", AT_MOST, 5, "", detail)
+    why = "" if detail["between_steps_s"] >= 0 else "a step was done again, so what each took is not known"
+    return Figure("R1", "controller's own time in a release", None if why else value, "s", AT_MOST, 5, why, detail)
 
 
 def memory(carried: Sequence[Carried], importing: Mapping[str, Any]) -> Figure:

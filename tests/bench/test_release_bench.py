@@ -191,6 +191,13 @@ def test_waiting_is_not_the_controllers_own_time() -> None:
     )
 
 
+def test_a_step_that_was_done_again_leaves_the_own_time_unknown() -> None:
+    """It keeps its first start, so that it covers what was done in between, which then counts twice."""
+    ended = progress(1, (StepName.START, 1, 2), (StepName.SHIFT, 40, 43), (StepName.READY, 2, 60))
+
+    assert overhead(Carried(ended, T - 3, T + 61), None, {}).value is None
+
+
 def test_the_largest_process_counts() -> None:
     """A release whose process nobody saw has no figure."""
     runs = [Carried(progress(1), T, T, peak) for peak in (100_000_000, 310_000_000)]
