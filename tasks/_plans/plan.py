@@ -32,7 +32,7 @@ from tasks._release.workloads import workload_of
 from tasks._release.world import World
 from tasks._spec_file import load_spec, with_source
 from tasks._weights.hub import Hub
-from tasks._weights.layout import weights_key
+from tasks._weights.layout import weights_url
 from tasks._weights.planning import Plan as Moves
 from tasks.errors import BadInput, IntegrityError, Refused, SlipwayError
 from tasks.records import Release, Request, ServiceRecord
@@ -163,7 +163,7 @@ def _capacity(world: World, settings: Settings, release: Release, live: Release 
     spec = spec_of(release)
     if spec.target is not TargetKind.KUBERAY:
         return read_capacity(settings.ray, spec.resources), ""
-    weights = f"{world.store.url}/{weights_key(release.model, release.commit)}"
+    weights = weights_url(world.store.url, release.model, release.commit)
     try:
         workload = workload_of(release, weights, settings.kubernetes.namespace)
     except BadInput as error:

@@ -13,7 +13,7 @@ from tasks._release.workloads import workload_of
 from tasks._spec_file import load_spec, with_source
 from tasks._stores.store import Store, open_store
 from tasks._weights.access import open_hub
-from tasks._weights.layout import weights_key
+from tasks._weights.layout import weights_url
 from tasks.errors import NotFound
 from tasks.records import Release, ServiceRecord
 from tasks.settings import Settings
@@ -61,7 +61,7 @@ def _resolved(settings: Settings, spec: ServiceSpec, endpoint: str) -> str:
 
 
 def _workload(release: Release, store: Store, namespace: str) -> Workload:
-    return workload_of(release, f"{store.url}/{weights_key(release.model, release.commit)}", namespace)
+    return workload_of(release, weights_url(store.url, release.model, release.commit), namespace)
 
 
 def _releases(record: ServiceRecord) -> dict[str, Release]:

@@ -11,7 +11,7 @@ from k8s.spec import WhenShort
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.target import Room
 from tasks._release.world import World
-from tasks._weights.layout import weights_key
+from tasks._weights.layout import weights_url
 from tasks.errors import Refused
 from tasks.records import Progress, Release, ServiceRecord
 
@@ -64,7 +64,7 @@ def _take_away(world: World, release: Release, remove: Callable[[Release], None]
 
 
 def _room(world: World, release: Release, without: str | None = None) -> Room:
-    weights = f"{world.store.url}/{weights_key(release.model, release.commit)}"
+    weights = weights_url(world.store.url, release.model, release.commit)
     return world.target.room(release, weights, without=without)
 
 

@@ -14,7 +14,7 @@ from tasks._release.room import give_room_back, look_for_room, make_room
 from tasks._release.step_result import StepResult, spec_of
 from tasks._release.traffic import SHIFT_DEADLINE, bake, is_given_up, move_back, shift
 from tasks._release.world import World
-from tasks._weights.layout import SIGNATURE, weights_key
+from tasks._weights.layout import SIGNATURE, weights_key, weights_url
 from tasks._weights.mirror import mirror
 from tasks._weights.signatures import check_signature
 from tasks.errors import CandidateFailed, TerminalError, TransientError
@@ -195,7 +195,7 @@ def _remove_named(world: World, service: str, name: str, release: Release) -> No
 
 
 def _weights(world: World, release: Release) -> str:
-    return f"{world.store.url}/{weights_key(release.model, release.commit)}"
+    return weights_url(world.store.url, release.model, release.commit)
 
 
 _STEPS: dict[StepName, Callable[[World, Progress, ServiceRecord], StepResult]] = {

@@ -31,6 +31,11 @@ def weights_key(model: str, commit: str) -> str:
     return f"{MODELS}/{model}/{commit}"
 
 
+def weights_url(store: str, model: str, commit: str) -> str:
+    """Return the URL of the folder of one commit's files in the store at the URL ``store``."""
+    return f"{store}/{weights_key(model, commit)}"
+
+
 def manifest_key(model: str, commit: str) -> str:
     """Return the key of the commit's manifest."""
     return f"{weights_key(model, commit)}/{MANIFEST}"
