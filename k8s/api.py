@@ -28,8 +28,8 @@ MANAGER = "slipway"
 """The field manager that what is applied belongs to."""
 PAGE = 250
 """Objects in one answer to a list."""
-TURNS = 5
-"""How often ``change`` reads and decides, when others write the same object each time."""
+TURNS = 20
+"""How often ``change`` reads and decides, when others write the same object each time; together about 5 seconds."""
 ATTEMPTS = 5
 """Tries of one request in all; with the waits between them about 8 seconds for a server that refuses at once."""
 BUDGET_S = 60.0
@@ -138,18 +138,17 @@ class Api:
 
         When somebody writes in between it is read and decided again, a few times; then raises ``CONFLICT``.
         """
-        for turn in range(1, TURNS + 1):
+
+        def turn() -> Object:
             before = self.get(kind, name)
             if before is None:
                 raise ApiError(Reason.NOT_FOUND, f"There is no {kind.plural}/{name} in {self.namespace}.", status=404)
             change = decide(before)
-            if change is None:
-                return before
-            try:
-                return self.patch(kind, name, change, before["metadata"]["resourceVersion"])
-            except ApiError as error:
-                if error.reason is not Reason.CONFLICT or turn == TURNS:
-                    raise
+            return before if change is None else self.patch(kind, name, change, before["metadata"]["resourceVersion"])
+
+        for attempt in _turns():
+            with attempt:
+                return turn()
         raise AssertionError  # the last turn has returned or raised
 
     def delete(self, kind: Kind, name: str, uid: str) -> None:
@@ -271,6 +270,16 @@ def _attempts() -> Iterable[stamina.Attempt]:
     return stamina.retry_context(
         on=_pause, attempts=ATTEMPTS, timeout=BUDGET_S, wait_initial=0.5, wait_max=10.0, wait_jitter=1.0
     )
+
+
+def _turns() -> Iterable[stamina.Attempt]:
+    return stamina.retry_context(
+        on=_is_conflict, attempts=TURNS, timeout=BUDGET_S, wait_initial=0.02, wait_max=0.3, wait_jitter=0.1
+    )
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.reason is Reason.CONFLICT
 
 
 def _pause(error: Exception) -> bool | float:

@@ -47,6 +47,7 @@ POD = Kind("api/v1", "Pod", "pods")
 SERVICE = Kind("api/v1", "Service", "services")
 EVENT = Kind("api/v1", "Event", "events")
 QUOTA = Kind("api/v1", "ResourceQuota", "resourcequotas")
+SECRET = Kind("api/v1", "Secret", "secrets")
 SLICE = Kind("apis/discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 ROUTE = Kind("apis/gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
 

@@ -28,10 +28,17 @@ def begin(application: ASGIApp, bound: list[socket.socket]) -> tuple[PromptServe
 
 
 async def end(server: PromptServer, serving: asyncio.Task[None]) -> None:
-    """Stop a server, even one that has only just begun."""
+    """Stop a server, even one that has only just begun, and reset what came in while it stopped.
+
+    asyncio takes three turns of its loop from accepting a connection to telling the server of it.
+    """
     await started(server, serving)
     server.stop()
     await serving
+    for _ in range(3):
+        await asyncio.sleep(0)
+        for connection in list(server.server_state.connections):
+            reset(connection.transport)
 
 
 async def started(server: PromptServer, serving: asyncio.Task[None]) -> None:

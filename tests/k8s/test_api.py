@@ -16,7 +16,7 @@ import stamina
 from k8s import access
 from k8s import api as module
 from k8s.access import Access
-from k8s.api import Api
+from k8s.api import TURNS, Api
 from k8s.errors import ApiError, Reason
 from k8s.kinds import RAY_SERVICE, SERVICE, Kind, Object
 from k8s.watch import Change
@@ -283,11 +283,11 @@ def test_a_lost_reply_is_no_excuse_when_somebody_else_was_first(
     assert Reason.CONFLICT is refused(lambda: api.patch(SERVICE, "chat", selector("chat-r2"), version)).reason
 
 
-@pytest.mark.parametrize(("times", "wins"), [(1, True), (4, True), (5, False), (50, False)])
+@pytest.mark.parametrize(("times", "wins"), [(1, True), (TURNS - 1, True), (TURNS, False), (50, False)])
 def test_a_change_is_decided_again_after_every_other_writer(
     api: Api, kube: ControlPlane, times: int, *, wins: bool
 ) -> None:
-    """Another write between reading and writing is seen by the next decision; after five turns it is given up."""
+    """Another write between reading and writing is seen by the next decision, up to a limit."""
     api.apply(service())
     seen: list[str] = []
 
@@ -297,14 +297,15 @@ def test_a_change_is_decided_again_after_every_other_writer(
             foreign(kube, api.namespace, {"metadata": {"labels": {"turn": str(len(seen))}}})
         return selector("chat-r2")
 
-    error = None if wins and api.change(SERVICE, "chat", decide) else refused(
-        lambda: api.change(SERVICE, "chat", decide)
-    )  # fmt: skip
+    with stamina.set_testing(True, attempts=TURNS):
+        error = None if wins and api.change(SERVICE, "chat", decide) else refused(
+            lambda: api.change(SERVICE, "chat", decide)
+        )  # fmt: skip
     there = api.get(SERVICE, "chat")
 
-    assert ["", *map(str, range(1, min(times, 4) + 1))] == seen
+    assert ["", *map(str, range(1, min(times, TURNS - 1) + 1))] == seen
     assert there is not None
-    assert {"turn": str(min(times, 5))} == there["metadata"]["labels"]
+    assert {"turn": str(min(times, TURNS))} == there["metadata"]["labels"]
     assert ("chat-r2" if wins else "none") == there["spec"]["selector"]["release"]
     assert error is None or error.reason is Reason.CONFLICT
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.records import Outcome, StepName
-from tests.fakes.kube_client import QUOTA, RAY_SERVICE, SERVICE
+from tests.fakes.kube_client import QUOTA, RAY_SERVICE, SECRET, SERVICE
 from tests.fakes.kuberay import KubeRay
 from tests.fakes.kuberay_hand import Hand
 from tests.faults.kuberay.acts import assert_promoted, assert_unharmed, await_step, end_of, held
@@ -179,8 +179,8 @@ def test_a_quota_that_is_used_up_amid_a_start_meets_the_deadline(
     before = stage.record()
     monkeypatch.setattr(cluster, "grace_s", 0.0)
     with held(stage, stage.wanted(deadlines={"ready": 4, "request": 5}), "room:outcome") as run:
-        hand.create(QUOTA, {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "5"}}})
-        stage.await_that(lambda: (hand.get(QUOTA, "small") or {}).get("status", {}).get("hard"))
+        hand.create(QUOTA, {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "5", "count/secrets": "0"}}})
+        stage.await_that(lambda: not hand.would_take(SECRET, {"metadata": {"name": "whether-it-is-enforced"}}))
     try:
         ended = end_of(run)
     finally:

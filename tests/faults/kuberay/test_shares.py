@@ -38,28 +38,31 @@ def gateway(stage: Stage) -> dict[str, Any]:
 
 
 class Watched:
-    """The weights that the route had, each with the moment that it was first seen."""
+    """The weights that the route had, each with the moments at which it was first seen and last known to be so."""
 
     def __init__(self, hand: Hand) -> None:
         self.seen: list[tuple[float, Weights]] = []
+        self._last: list[float] = []
         self.over = threading.Event()
         self._hand = hand
 
     def look(self) -> None:
         """Look until it is over."""
         while not self.over.wait(0.05):
+            asked = time.monotonic()
             rules = (self._hand.get(ROUTE, "chat") or {})["spec"]["rules"]
             found = next(rule for rule in rules if not any(one.get("headers") for one in rule.get("matches", [])))
             weights = {one["name"]: one.get("weight", 1) for one in found["backendRefs"]}
             if not self.seen or self.seen[-1][1] != weights:
                 self.seen.append((time.monotonic(), weights))
+                self._last.append(asked)
+            self._last[-1] = asked
 
     def shares(self, got: list[Got]) -> list[tuple[Weights, Counter[str]]]:
         """Return which releases answered under each of the weights."""
-        ends = [*(at for at, _ in self.seen[1:]), time.monotonic()]
         return [
-            (weights, Counter(one.release for one in got if at + SETTLE_S < one.began < end))
-            for (at, weights), end in zip(self.seen, ends, strict=True)
+            (weights, Counter(one.release for one in got if at + SETTLE_S < one.began < last))
+            for (at, weights), last in zip(self.seen, self._last, strict=True)
         ]
 
 
