@@ -9,25 +9,18 @@ here, so that the whole body of a request is read whatever becomes of it.  Each 
 of its own; those of clients stay open, as S3's do.
 """
 
-import contextlib
 import http.client
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from tasks.settings import StoreSettings
-
-PIECE = 64 * 2**10
-"""Bytes read and passed on at once."""
-
-SERVER_TIMEOUT_S = 60.0
-STOP_DEADLINE_S = 10.0
+from tests.fakes.breaking_proxy import PIECE, SERVER_TIMEOUT_S, CutError, Delay, Exchange, LoseReply, Orders, serving
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,6 @@ class Reset:
 
 
 @dataclass(frozen=True)
-class LoseReply:
-    """Pass the request on, and close the connection where its reply should come."""
-
-
-@dataclass(frozen=True)
 class Stall:
     """Say nothing until the client has gone; the request is passed on first if ``applied``.
 
@@ -67,13 +55,6 @@ class Stall:
 
     applied: bool = False
     reply: int | None = None
-
-
-@dataclass(frozen=True)
-class Delay:
-    """Wait so many seconds, then pass the request on."""
-
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,20 +73,6 @@ class Shorten:
 
 
 Fault = Answer | Reset | LoseReply | Stall | Delay | Damage | Shorten
-
-
-@dataclass
-class Rule:
-    """One fault for the requests of ``method`` whose path and query hold ``part``; empty ones fit all.
-
-    ``skip`` requests pass first, then ``times`` are broken; with None all are.
-    """
-
-    fault: Fault
-    method: str
-    part: str
-    times: int | None
-    skip: int
 
 
 @dataclass
@@ -131,135 +98,43 @@ class Seen:
 
 
 @dataclass
-class S3Faults:
+class S3Faults(Orders[Seen]):
     """What goes wrong, and what was asked; for any thread, while the proxy serves."""
 
-    requests: list[Seen] = field(default_factory=list)
-    _rules: list[Rule] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    upstream: str = field(kw_only=True)
 
     def add(self, fault: Fault, method: str = "", part: str = "", *, times: int | None = 1, skip: int = 0) -> None:
-        """Break requests that fit, after the faults that were added before."""
-        with self._lock:
-            self._rules.append(Rule(fault, method, part, times, skip))
+        """Break requests of ``method`` whose path and query hold ``part``; empty ones fit all.
 
-    def clear(self) -> None:
-        """Break nothing more and forget what was asked."""
-        with self._lock:
-            self._rules.clear()
-            self.requests.clear()
+        ``skip`` requests pass first, then ``times`` are broken; with None all are.
+        """
+        self.order(fault, partial(_fits, method, part), times, skip)
 
     def asked(self, method: str = "", part: str = "") -> list[Seen]:
         """Return the requests so far that fit."""
-        with self._lock:
-            return [seen for seen in self.requests if seen.method.startswith(method) and part in seen.place]
+        return self.those(partial(_fits, method, part))
 
-    def next(self, method: str, target: str) -> Seen:
-        """Note a request, with the fault that it is to meet."""
+    def seen(self, method: str, target: str) -> Seen:
+        """Return a request as it is noted."""
         address = urlsplit(target)
-        seen = Seen(method, address.path, address.query, None)
-        with self._lock:
-            seen.fault = self._choose(seen)
-            self.requests.append(seen)
-        return seen
+        return Seen(method, address.path, address.query, None)
 
-    def _choose(self, seen: Seen) -> Fault | None:
-        for rule in self._rules:
-            if not seen.method.startswith(rule.method) or rule.part not in seen.place or rule.times == 0:
-                continue
-            if rule.skip:
-                rule.skip -= 1
-                continue
-            if rule.times is not None:
-                rule.times -= 1
-            return rule.fault
-        return None
+
+def _fits(method: str, part: str, seen: Seen) -> bool:
+    return seen.method.startswith(method) and part in seen.place
 
 
 @contextmanager
 def s3_faults(settings: StoreSettings) -> Iterator[tuple[StoreSettings, S3Faults]]:
     """Run the proxy until the block is left; yields the settings that lead through it, and its faults."""
     assert settings.endpoint
-    faults = S3Faults()
-    proxy = _Proxy(urlsplit(settings.endpoint).netloc, faults)
-    thread = threading.Thread(target=proxy.serve_forever, args=[0.01], name="s3 faults", daemon=True)
-    thread.start()
-    try:
-        yield settings.model_copy(update={"endpoint": f"http://127.0.0.1:{proxy.server_port}"}), faults
-    finally:
-        proxy.shutdown()
-        proxy.cut_all()
-        proxy.server_close()  # which waits for the threads
-        thread.join(STOP_DEADLINE_S)
+    faults = S3Faults(upstream=urlsplit(settings.endpoint).netloc)
+    with serving(_Exchange, faults) as url:
+        yield settings.model_copy(update={"endpoint": url}), faults
 
 
-class _Proxy(ThreadingHTTPServer):
-    daemon_threads = False
-    request_queue_size = 128
-
-    def __init__(self, upstream: str, faults: S3Faults) -> None:
-        super().__init__(("127.0.0.1", 0), _Exchange)
-        self.upstream, self.faults = upstream, faults
-        self.ending = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._guard = threading.Lock()
-
-    def enter(self, connection: socket.socket) -> None:
-        """Know of a connection, to be cut at the end."""
-        with self._guard:
-            self._open.add(connection)
-
-    def leave(self, connection: socket.socket) -> None:
-        """Forget a connection that ends by itself."""
-        with self._guard:
-            self._open.discard(connection)
-
-    def cut_all(self) -> None:
-        """End every connection, so that its thread ends."""
-        self.ending.set()
-        with self._guard:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that break off are what this is for."""
-
-
-class _CutError(Exception):
-    """The connection to the client is to end now."""
-
-
-class _Exchange(BaseHTTPRequestHandler):
-    """The requests of one client connection, one after the other."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Proxy
-    connection: socket.socket
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.enter(self.connection)
-
-    def finish(self) -> None:
-        self.server.leave(self.connection)
-        with contextlib.suppress(OSError):
-            super().finish()
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-    def _serve(self) -> None:
-        seen = self.server.faults.next(self.command, self.path)
-        try:
-            self._exchange(seen)
-        except (_CutError, OSError, http.client.HTTPException):
-            self.close_connection = True
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - http.server names them
-
-    def _exchange(self, seen: Seen) -> None:
+class _Exchange(Exchange):
+    def exchange(self, seen: Seen) -> None:
         fault = seen.fault
         if isinstance(fault, Delay):
             self.server.ending.wait(fault.seconds)
@@ -270,7 +145,8 @@ class _Exchange(BaseHTTPRequestHandler):
                 self._stall(seen)
             self._answer(seen, fault)
             return
-        upstream = http.client.HTTPConnection(self.server.upstream, timeout=SERVER_TIMEOUT_S)
+        assert isinstance(self.server.orders, S3Faults)
+        upstream = http.client.HTTPConnection(self.server.orders.upstream, timeout=SERVER_TIMEOUT_S)
         try:
             self._relay(seen, self._forward(seen, upstream))
         finally:
@@ -283,7 +159,7 @@ class _Exchange(BaseHTTPRequestHandler):
         while left:
             piece = self.rfile.read1(min(left, PIECE))
             if not piece:
-                raise _CutError
+                raise CutError
             left -= len(piece)
             seen.sent += len(piece)
             if limit is not None and seen.sent >= limit:
@@ -339,7 +215,7 @@ class _Exchange(BaseHTTPRequestHandler):
             self._stall(seen)
         if isinstance(seen.fault, Reset):
             self._reset()
-        raise _CutError
+        raise CutError
 
     def _answer(self, seen: Seen, answer: Answer) -> None:
         message = f"<Code>{answer.code}</Code><Message>ordered</Message><Resource>{seen.path}</Resource>"
@@ -354,16 +230,14 @@ class _Exchange(BaseHTTPRequestHandler):
     def _stall(self, seen: Seen) -> NoReturn:
         """Wait until the client has gone, or all ends."""
         seen.stalls = True
-        while self.connection.recv(PIECE):
-            pass
-        raise _CutError
+        self.stall()
 
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.server.leave(self.connection)
         self.rfile.close()
         self.connection.close()
-        raise _CutError
+        raise CutError
 
 
 def _pieces(reply: http.client.HTTPResponse) -> Iterator[bytes]:

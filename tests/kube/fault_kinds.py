@@ -1,12 +1,13 @@
 """What can go wrong between a client and an API server, for ``tests.kube.faulty``, and what was asked of it."""
 
-import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.breaking_proxy import Delay, LoseReply, Orders
 from tests.kube.control_plane import ControlPlane
 
 WRITES = ("create", "update", "patch", "delete")
@@ -27,22 +28,10 @@ EXPIRED = Answer(410, "Expired")
 
 
 @dataclass(frozen=True)
-class LoseReply:
-    """Pass the request on, and close the connection where its reply should come."""
-
-
-@dataclass(frozen=True)
 class Stall:
     """Say nothing until the client has gone; the request is passed on first if ``applied``."""
 
     applied: bool = False
-
-
-@dataclass(frozen=True)
-class Delay:
-    """Wait so many seconds, then pass the request on."""
-
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,20 +81,6 @@ Fault = Answer | LoseReply | Stall | Delay | OfWatches
 
 
 @dataclass
-class Rule:
-    """One fault for requests of the ``verbs`` whose path and query hold ``part``; empty ones fit all.
-
-    ``skip`` requests pass first, then ``times`` are broken; with None all are.
-    """
-
-    fault: Fault
-    verbs: tuple[str, ...]
-    part: str
-    times: int | None
-    skip: int
-
-
-@dataclass
 class Seen:
     """One request as it came, at a time of the monotonic clock; ``status`` is 0 while the client has no reply."""
 
@@ -117,57 +92,37 @@ class Seen:
 
 
 @dataclass
-class Faulty:
+class Faulty(Orders[Seen]):
     """What goes wrong, and what was asked; for any thread, while the proxy serves at ``url``."""
 
-    plane: ControlPlane
+    plane: ControlPlane = field(kw_only=True)
     url: str = ""
-    requests: list[Seen] = field(default_factory=list)
-    _rules: list[Rule] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def kubeconfig(self, user: str, namespace: str = "default") -> Path:
         """Write a kubeconfig of a user that leads through the proxy."""
         return self.plane.kubeconfig(user, namespace, url=self.url)
 
     def add(self, fault: Fault, *verbs: str, part: str = "", times: int | None = 1, skip: int = 0) -> None:
-        """Break requests that fit, after the faults that were added before; verbs are Kubernetes' own."""
+        """Break requests of the ``verbs``, Kubernetes' own, whose path and query hold ``part``; empty ones fit all.
+
+        ``skip`` requests pass first, then ``times`` are broken; with None all are.
+        """
         if isinstance(fault, OfWatches):
             assert verbs in {(), ("watch",)}, "only a watch can meet this fault"
             verbs = ("watch",)
-        with self._lock:
-            self._rules.append(Rule(fault, verbs, part, times, skip))
-
-    def clear(self) -> None:
-        """Break nothing more and forget what was asked."""
-        with self._lock:
-            self._rules.clear()
-            self.requests.clear()
+        self.order(fault, partial(_fits, verbs, part), times, skip)
 
     def asked(self, *verbs: str, part: str = "") -> list[Seen]:
         """Return the requests so far that fit."""
-        with self._lock:
-            return [seen for seen in self.requests if (not verbs or seen.verb in verbs) and part in seen.place]
+        return self.those(partial(_fits, verbs, part))
 
-    def next(self, method: str, target: str) -> Seen:
-        """Note a request, with the fault that it is to meet."""
-        seen = Seen(_verb(method, target), target, time.monotonic(), None)
-        with self._lock:
-            seen.fault = self._choose(seen)
-            self.requests.append(seen)
-        return seen
+    def seen(self, method: str, target: str) -> Seen:
+        """Return a request as it is noted."""
+        return Seen(_verb(method, target), target, time.monotonic(), None)
 
-    def _choose(self, seen: Seen) -> Fault | None:
-        for rule in self._rules:
-            if (rule.verbs and seen.verb not in rule.verbs) or rule.part not in seen.place or rule.times == 0:
-                continue
-            if rule.skip:
-                rule.skip -= 1
-                continue
-            if rule.times is not None:
-                rule.times -= 1
-            return rule.fault
-        return None
+
+def _fits(verbs: tuple[str, ...], part: str, seen: Seen) -> bool:
+    return (not verbs or seen.verb in verbs) and part in seen.place
 
 
 def _verb(method: str, target: str) -> str:

@@ -19,20 +19,26 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.breaking_proxy import (
+    PIECE,
+    SERVER_TIMEOUT_S,
+    CutError,
+    Delay,
+    Exchange,
+    LoseReply,
+    hang_up,
+    serving,
+)
 from tests.kube.control_plane import ControlPlane
 from tests.kube.fault_kinds import (
     EXPIRED,
     Answer,
-    Delay,
     Duplicated,
     End,
     Faulty,
     Gone,
-    LoseReply,
     OnlyBookmarks,
     Reordered,
     Seen,
@@ -41,114 +47,40 @@ from tests.kube.fault_kinds import (
     status_of,
 )
 
-PIECE = 64 * 2**10
-"""Bytes read at once from a connection."""
-
-SERVER_TIMEOUT_S = 60.0
-STOP_DEADLINE_S = 10.0
-
 
 @contextmanager
 def faulty(plane: ControlPlane) -> Iterator[Faulty]:
     """Run the proxy until the block is left."""
-    faults = Faulty(plane)
-    proxy = _Proxy(faults)
-    faults.url = f"http://127.0.0.1:{proxy.server_port}"
-    thread = threading.Thread(target=proxy.serve_forever, args=[0.01], name="faulty API server", daemon=True)
-    thread.start()
-    try:
+    faults = Faulty(plane=plane)
+    with serving(_Exchange, faults) as faults.url:
         yield faults
-    finally:
-        proxy.shutdown()
-        proxy.cut_all()
-        proxy.server_close()  # which waits for the threads
-        thread.join(STOP_DEADLINE_S)
 
 
-class _Proxy(ThreadingHTTPServer):
-    daemon_threads = False
-    request_queue_size = 128
+class _Exchange(Exchange):
+    @property
+    def _plane(self) -> ControlPlane:
+        assert isinstance(self.server.orders, Faulty)
+        return self.server.orders.plane
 
-    def __init__(self, faults: Faulty) -> None:
-        super().__init__(("127.0.0.1", 0), _Exchange)
-        self.faults = faults
-        self.ending = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._guard = threading.Lock()
-
-    def enter(self, connection: socket.socket) -> None:
-        """Know of a connection, to be cut at the end."""
-        with self._guard:
-            self._open.add(connection)
-
-    def leave(self, connection: socket.socket) -> None:
-        """Forget a connection that ends by itself."""
-        with self._guard:
-            self._open.discard(connection)
-
-    def cut_all(self) -> None:
-        """End every connection, so that its thread ends."""
-        self.ending.set()
-        with self._guard:
-            for connection in self._open:
-                _hang_up(connection)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that break off are what this is for."""
-
-
-class _CutError(Exception):
-    """The connection to the client is to end now."""
-
-
-class _Exchange(BaseHTTPRequestHandler):
-    """The requests of one client connection, one after the other."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Proxy
-    connection: socket.socket
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.enter(self.connection)
-
-    def finish(self) -> None:
-        self.server.leave(self.connection)
-        with contextlib.suppress(OSError):
-            super().finish()
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-    def _serve(self) -> None:
-        seen = self.server.faults.next(self.command, self.path)
-        try:
-            self._exchange(seen)
-        except (_CutError, OSError, http.client.HTTPException):
-            self.close_connection = True
-
-    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server names them
-
-    def _exchange(self, seen: Seen) -> None:
+    def exchange(self, seen: Seen) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         match seen.fault:
             case Answer() as answer:
                 return self._answer(seen, answer)
             case Stall(applied=False):
-                self._stall()
+                self.stall()
             case Delay(seconds):
                 self.server.ending.wait(seconds)
-        plane = self.server.faults.plane
-        upstream = http.client.HTTPSConnection("127.0.0.1", plane.port, timeout=SERVER_TIMEOUT_S, context=plane.trust)
+        port, trust = self._plane.port, self._plane.trust
+        upstream = http.client.HTTPSConnection("127.0.0.1", port, timeout=SERVER_TIMEOUT_S, context=trust)
         try:
             headers = _without({"connection", "host"}, self.headers.items())
             upstream.request(self.command, self.path, body or None, headers)
             reply = upstream.getresponse()
             if isinstance(seen.fault, LoseReply):
-                raise _CutError
+                raise CutError
             if isinstance(seen.fault, Stall):
-                self._stall()
+                self.stall()
             if seen.verb == "watch" and reply.status == http.client.OK:
                 return self._relay_watch(seen, upstream.sock, reply)
             self._relay(seen, reply)
@@ -192,7 +124,7 @@ class _Exchange(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
         finally:
             self.close_connection = True
-            _hang_up(self.connection)
+            hang_up(self.connection)
             follower.join()
             raw.close()
 
@@ -201,7 +133,7 @@ class _Exchange(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             while self.connection.recv(PIECE):
                 pass
-        _hang_up(upstream)
+        hang_up(upstream)
 
     def _twisted(self, seen: Seen, events: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the events of a watch, as its fault has them."""
@@ -233,13 +165,13 @@ class _Exchange(BaseHTTPRequestHandler):
             case End(clean=False):
                 event = next(events, b"")
                 yield event[: len(event) // 2]
-                raise _CutError
+                raise CutError
             case Silence():
-                self._stall()
+                self.stall()
 
     def _bookmarks(self, seen: Seen, fault: OnlyBookmarks) -> Iterator[bytes]:
         address = urlsplit(seen.place)
-        found = self.server.faults.plane.admin.get(f"{address.path}?limit=1").raise_for_status().json()
+        found = self._plane.admin.get(f"{address.path}?limit=1").raise_for_status().json()
         begun = parse_qs(address.query).get("resourceVersion", [found["metadata"]["resourceVersion"]])[0]
         bookmarked = {
             "kind": found["kind"].removesuffix("List"),
@@ -250,17 +182,6 @@ class _Exchange(BaseHTTPRequestHandler):
         while time.monotonic() < until and not self.server.ending.wait(fault.every_s):
             yield json.dumps({"type": "BOOKMARK", "object": bookmarked}).encode() + b"\n"
 
-    def _stall(self) -> NoReturn:
-        """Wait until the client has gone, or all ends."""
-        while self.connection.recv(PIECE):
-            pass
-        raise _CutError
-
 
 def _without(names: set[str], headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: value for name, value in headers if name.lower() not in names}
-
-
-def _hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
