@@ -43,8 +43,8 @@ test: install    ## every test, the slow ones too
 
 test-k8s: install ## only the tests of the KubeRay target, on a real API server; the first time builds it
 	$(BIN)/python -m tests.kube.binaries
-	$(BIN)/python -m pytest tests/kube tests/k8s tests/fakes tests/tasks tests/faults/kuberay -k "kube or k8s or cluster"
-	$(BIN)/python -m pytest tests/faults/releases -k kuberay
+	SLIPWAY_TEST_KUBE=1 $(BIN)/python -m pytest tests/kube tests/k8s tests/fakes tests/tasks tests/faults/kuberay -k "kube or k8s or cluster"
+	SLIPWAY_TEST_KUBE=1 $(BIN)/python -m pytest tests/faults/releases -k kuberay
 
 check: controller ## lint, format, types, import layers
 	$(BIN)/ruff check
