@@ -11,9 +11,9 @@ from k8s.capacity_reading import Survey, judged, survey
 from k8s.errors import ApiError
 from k8s.rayservice import ray_service
 from k8s.scheduling import may_run
-from k8s.spec import WhenShort
 from k8s.workload import Workload
 from tasks._plans.capacity import Capacity, InCluster
+from tasks._release.room import Way, way
 from tasks.records import Release
 from tasks.settings import KubernetesSettings
 from tasks.spec import ServiceSpec
@@ -51,23 +51,24 @@ def read_cluster_capacity(settings: KubernetesSettings, workload: Workload, live
 def shortage(spec: ServiceSpec, capacity: Capacity, live: Release | None) -> tuple[str, str]:
     """Return why a release is refused for want of room, and what a person must know where it is not."""
     found = capacity.cluster
-    if found is None or spec.kubernetes is None or found.enough is not False:
+    if found is None or spec.kubernetes is None:
         return "", ""
-    match spec.kubernetes.when_short:
-        case WhenShort.WAIT:
-            return (
-                "",
-                f"There is no room for the candidate; without more it ends at `deadlines.ready`. {found.sentence}",
+    match way(spec.kubernetes.when_short, found.enough, found.enough_alone, live):
+        case Way.BESIDE:
+            return "", ""
+        case Way.WAIT:
+            return "", (
+                f"There is no room for the candidate; without more it ends at `deadlines.ready`. {found.sentence}"
             )
-        case WhenShort.RECREATE if live is not None:
-            return _recreated(spec, found, live)
+        case Way.RECREATE if live:
+            return "", _outage(spec, found, live)
+        case Way.REFUSE_EVEN_ALONE if live:
+            return f"There is no room for the candidate, not even without {live.name}. {found.sentence_alone}", ""
     return f"There is no room for the candidate. {found.sentence}", ""
 
 
-def _recreated(spec: ServiceSpec, found: InCluster, live: Release) -> tuple[str, str]:
-    if found.enough_alone is False:
-        return f"There is no room for the candidate, not even without {live.name}. {found.sentence_alone}", ""
-    return "", (
+def _outage(spec: ServiceSpec, found: InCluster, live: Release) -> str:
+    return (
         f"OUTAGE: there is no room beside {live.name}, so it is removed first, and every request to {live.service} "
         f"fails from then until the candidate answers, for up to {spec.deadlines.ready:g} s. If the candidate fails, "
         f"{live.name} has to be loaded anew as well. {found.sentence}"

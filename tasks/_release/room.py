@@ -6,6 +6,7 @@ the live release away first, which clients feel.  What cannot be known stops not
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 
 from k8s.spec import WhenShort
 from tasks._release.step_result import StepResult, spec_of
@@ -16,21 +17,57 @@ from tasks.errors import Refused
 from tasks.records import Progress, Release, ServiceRecord
 
 
+class Way(Enum):
+    """What becomes of a release, as far as room goes."""
+
+    BESIDE = auto()
+    """It starts beside the live one: there is room, or it is not known that there is none."""
+    WAIT = auto()
+    """It starts, and waits for room until its deadline."""
+    RECREATE = auto()
+    """The live release is removed first."""
+    REFUSE = auto()
+    REFUSE_EVEN_ALONE = auto()
+    """It is refused, and would be without the live release."""
+
+
+def way(when_short: WhenShort, beside: bool | None, alone: bool | None, live: Release | None) -> Way:
+    """Return what becomes of a release with room ``beside`` the live one, or ``alone``; None: it is not known.
+
+    ``live`` is the release that would go first, None where no other one is live.
+    """
+    if beside is not False:
+        return Way.BESIDE
+    match when_short:
+        case WhenShort.WAIT:
+            return Way.WAIT
+        case WhenShort.RECREATE if live is not None:
+            return Way.REFUSE_EVEN_ALONE if alone is False else Way.RECREATE
+    return Way.REFUSE
+
+
 def look_for_room(world: World, progress: Progress, record: ServiceRecord) -> StepResult:
     """Say whether the release finds room; raises ``Refused`` where it does not and nothing may be done about it."""
     release = progress.release
     if release.name in world.target.observe(release.service).placements:
         return StepResult("it is there already")
+    section, live = spec_of(release).kubernetes, None if record.live == release else record.live
     beside = _room(world, release)
-    if beside.enough is not False:
-        return StepResult(beside.sentence or "the target does not say how much room it has")
-    section = spec_of(release).kubernetes
-    match section.when_short if section else WhenShort.REFUSE:
-        case WhenShort.WAIT:
+    alone = _room(world, release, without=live.name) if live and beside.enough is False else beside
+    match way(section.when_short if section else WhenShort.REFUSE, beside.enough, alone.enough, live):
+        case Way.BESIDE:
+            return StepResult(beside.sentence or "the target does not say how much room it has")
+        case Way.WAIT:
             return StepResult(f"no room yet, which the spec says to wait for: {beside.sentence}")
-        case WhenShort.RECREATE if record.live not in (None, release):
-            return _agreed(world, release, record.live, beside)
-    raise Refused(f"There is no room for {release.name}. {beside.sentence}", remedy=_REMEDY)
+        case Way.RECREATE if live:
+            return StepResult(
+                f"OUTAGE ahead: no room beside {live.name}, so it will go first. {beside.sentence}", outage=True
+            )
+        case Way.REFUSE_EVEN_ALONE if live:
+            lacking = f"There is no room for {release.name}, not even without {live.name}. {alone.sentence}"
+        case _:
+            lacking = f"There is no room for {release.name}. {beside.sentence}"
+    raise Refused(lacking, remedy=_REMEDY)
 
 
 def make_room(world: World, progress: Progress, live: Release | None, remove: Callable[[Release], None]) -> str:
@@ -45,16 +82,6 @@ def give_room_back(world: World, progress: Progress, old: Release, remove: Calla
     """Take the candidate away where ``old`` was removed for it and has to come back: both find no room at once."""
     if progress.outage and old.name not in world.target.observe(old.service).placements:
         _take_away(world, progress.release, remove)
-
-
-def _agreed(world: World, release: Release, live: Release | None, beside: Room) -> StepResult:
-    name = live.name if live else None
-    alone = _room(world, release, without=name)
-    if alone.enough is False:
-        raise Refused(
-            f"There is no room for {release.name}, not even without {name}. {alone.sentence}", remedy=_REMEDY
-        )
-    return StepResult(f"OUTAGE ahead: no room beside {name}, so it will go first. {beside.sentence}", outage=True)
 
 
 def _take_away(world: World, release: Release, remove: Callable[[Release], None]) -> None:
