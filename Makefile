@@ -1,7 +1,7 @@
 # What a person types.  GNU make; each step that fails ends with a sentence of its own.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help install controller payload up down demo test test-k8s check bench-weights bench-quality bench-release bench-probe faults lock clean
+.PHONY: help install controller payload up down demo test test-k8s test-cluster test-ui screenshots check bench-weights bench-quality bench-release bench-probe bench-webhook faults lock clean
 
 # The first Python of these that is new enough makes the environments; PYTHON=... is asked first and alone.
 PYTHON ?=
@@ -19,7 +19,7 @@ define environment
 endef
 
 help:            ## what can be typed
-	sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+	sed -n 's/^\([a-z0-9-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: controller payload ## both environments: .venv and serve/.venv
 
@@ -46,6 +46,18 @@ test-k8s: install ## only the tests of the KubeRay target, on a real API server;
 	SLIPWAY_TEST_KUBE=1 $(BIN)/python -m pytest tests/kube tests/k8s tests/fakes tests/tasks tests/faults/kuberay -k "kube or k8s or cluster"
 	SLIPWAY_TEST_KUBE=1 $(BIN)/python -m pytest tests/faults/releases -k kuberay
 
+test-cluster: install ## releases on a whole cluster of this machine (Linux, root); RAY_OPERATOR=/path plays KubeRay's own, too
+	$(BIN)/python -m tests.cluster.machine
+	SLIPWAY_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+	$(if $(RAY_OPERATOR),RAY_OPERATOR=$(RAY_OPERATOR) $(BIN)/python -m tests.cluster $(BIN)/python -m pytest tests/e2e/test_kuberay.py)
+
+test-ui: install ## a person's story in the Prefect UI, in a browser (Debian's chromium); ten minutes
+	$(BIN)/python -m tests.ui.browser
+	SLIPWAY_TEST_UI=1 $(BIN)/python -m pytest tests/ui -s
+
+screenshots: test-ui ## take the documentation's pictures anew, from that story
+	$(BIN)/python -m tests.ui.album
+
 check: controller ## lint, format, types, import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,6 +76,9 @@ bench-release: install ## measure releases and what clients meet on the real sta
 
 bench-probe: install ## measure the probe itself; JSON=1 prints JSON
 	$(BIN)/python -m tests.bench.probe $(if $(filter 1,$(JSON)),--json)
+
+bench-webhook: controller ## measure the webhook receiver in crowds and floods; JSON=1 prints JSON
+	$(BIN)/python -m tests.bench.webhook $(if $(filter 1,$(JSON)),--json)
 
 faults: install  ## only the tests of faults: kills, lost answers, wrong bytes, two runs at once
 	$(BIN)/python -m pytest tests/faults

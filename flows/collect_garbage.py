@@ -6,11 +6,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from tasks import keeping
+from tasks.parameters import Delete, GraceDays
 from tasks.settings import read_settings
 
 
 @flow(name="collect-garbage")
-def collect_garbage(delete: bool = False, grace_days: float = 7.0) -> State[Any]:
+def collect_garbage(delete: Delete = False, grace_days: GraceDays = 7.0) -> State[Any]:
     """Mark commits that no release and no ref refers to, and delete those that were marked a grace ago.
 
     Args:

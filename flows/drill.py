@@ -7,16 +7,18 @@ from prefect.client.schemas.objects import State
 
 from tasks import releasing, watching
 from tasks._release.world import open_world
+from tasks.parameters import Actor, Service
 from tasks.settings import read_settings
 
 
 @flow(name="drill", flow_run_name="{service}: drill")
-def drill(service: str) -> State[Any]:
+def drill(service: Service, actor: Actor = "") -> State[Any]:
     """Lead live traffic to the release before and forth again.
 
     Args:
-        service: Name of the service, e.g. chat.
+        service: The service to rehearse with; traffic moves, and back, by its name.
+        actor: Who asks; kept in the record and shown in the report.
 
     """
     with open_world(read_settings()) as world:
-        return watching.drill(releasing.engine_for(world, service), world)
+        return watching.drill(releasing.engine_for(world, service), world, actor=actor)

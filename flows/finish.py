@@ -7,15 +7,16 @@ from prefect.client.schemas.objects import State
 
 from tasks import releasing
 from tasks._release.world import open_world
+from tasks.parameters import Service
 from tasks.settings import read_settings
 
 
 @flow(name="finish", flow_run_name="{service}: finish what is left")
-def finish(service: str) -> State[Any]:
+def finish(service: Service) -> State[Any]:
     """Carry the release that a dead run left to its end; without one nothing is done.
 
     Args:
-        service: Name of the service, e.g. chat.
+        service: The service to look after, by its name.
 
     """
     with open_world(read_settings()) as world:

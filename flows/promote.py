@@ -7,18 +7,19 @@ from prefect.client.schemas.objects import State
 
 from tasks import releasing
 from tasks._release.world import open_world
+from tasks.parameters import Actor, Reason, Release, Service
 from tasks.settings import read_settings
 
 
 @flow(name="promote", flow_run_name="{service}: promote {release}")
-def promote(service: str, release: str, reason: str = "", actor: str = "") -> State[Any]:
+def promote(service: Service, release: Release, reason: Reason = "", actor: Actor = "") -> State[Any]:
     """Lead live traffic to a release that has had it before.
 
     Args:
-        service: Name of the service, e.g. chat.
-        release: Name of the release, e.g. chat-r3.
-        reason: Why; kept in the record.
-        actor: Who asks; kept in the record.
+        service: The service to give the release to, by its name.
+        release: One that has been live before, by its name; `slipway history` and the report of a release list them.
+        reason: Why; kept in the record and shown in the report.
+        actor: Who asks; kept in the record and shown in the report.
 
     """
     with open_world(read_settings()) as world:

@@ -7,18 +7,22 @@ from prefect.client.schemas.objects import State
 
 from tasks import releasing, reporting, watching
 from tasks._release.world import open_world
+from tasks.parameters import Actor, Hub, Reason, Service
 from tasks.settings import read_settings
 
 
 @flow(name="refresh", flow_run_name="{service}: refresh")
-def refresh(service: str, hub: str | None = None) -> State[Any]:
+def refresh(service: Service, hub: Hub = None, reason: Reason = "", actor: Actor = "") -> State[Any]:
     """Release the commit that the service's ref points to, if it is new and the policy allows.
 
     Args:
-        service: Name of the service, e.g. chat.
-        hub: Base URL of the Hub to look at; None is the configured one.
+        service: The service to look after, by its name.
+        hub: Base URL of the Hub to look at; empty: the configured one.
+        reason: Why; kept in the record and shown in the report.
+        actor: Who asks; kept in the record and shown in the report.
 
     """
     settings = read_settings()
     with open_world(settings, shown=reporting.shown_progress) as world:
-        return watching.refresh(releasing.engine_for(world, service), world, settings, hub)
+        engine = releasing.engine_for(world, service)
+        return watching.refresh(engine, world, settings, hub or None, actor=actor, reason=reason)

@@ -81,11 +81,12 @@ class Connection:
         response = line.send(question, read_s)
         if response.status == 401:  # noqa: PLR2004
             response.close()
-            response = self._renewed(line).send(question, read_s)
+            line = self._renewed(line)
+            response = line.send(question, read_s)
         if 200 <= response.status < 300:  # noqa: PLR2004
             return response
         with _translated(self._line.server):
-            raise refusal(question.doing, response.status, response.data, response.headers)
+            raise refusal(question.doing, response.status, line.masked(response.data), response.headers)
 
     def close(self) -> None:
         """Let go of idle connections; streams go on until their readers end them."""
@@ -120,6 +121,11 @@ class _Line:
                 question.method, url, headers=headers, body=question.body, _request_timeout=(CONNECT_S, read_s)
             ).response
         return response
+
+    def masked(self, answer: bytes) -> bytes:
+        """Return an answer without the token: a careless gateway repeats what it refuses."""
+        token = self._authorization().get("Authorization", "").rpartition(" ")[2].encode()
+        return answer.replace(token, b"***") if token else answer
 
     def close(self) -> None:
         self._rest.close()

@@ -23,7 +23,8 @@ from pydantic import Field
 from tasks._release.engine import TURN, Engine
 from tasks.errors import NotFound, SlipwayError
 from tasks.records import Approval, Question
-from tasks.runs import wake
+from tasks.reporting import publish_release, question_markdown
+from tasks.runs import RECORD, wake
 
 LOOK_EVERY_S = 2
 """Seconds between two looks at the form, and at the record."""
@@ -34,9 +35,15 @@ log = logging.getLogger(__name__)
 class Answer(RunInput):
     """The form that a person fills in."""
 
-    grant: bool = Field(False, description="let it go on; without this it is refused")
-    who: str = Field("", description="your name, for the record")
-    why: str = Field("", description="your reason, for the record")
+    answer: str = Field(
+        title="Your answer",
+        description="The word approve: it goes on; or the word reject: it is refused, and what is live stays live.",
+        pattern="^(approve|reject)$",
+    )
+    who: str = Field(
+        title="Your name", description="Kept in the record; nobody can answer without one.", pattern=r"\S"
+    )
+    why: str = Field("", title="Your reason", description="Kept in the record and shown in the report.")
 
 
 def consult(engine: Engine, question: Question) -> None:
@@ -45,7 +52,11 @@ def consult(engine: Engine, question: Question) -> None:
     if not runtime.flow_run.id or left_s <= 0:
         Event().wait(TURN)
         return
-    form = Answer.with_initial_data(description=f"**{engine.progress.release.name}**: {question.text}")
+    publish_release(engine.progress)
+    log.info(
+        "%s: %s Press Resume on this page, or use `slipway approve`.", engine.progress.release.name, question.text
+    )
+    form = Answer.with_initial_data(description=question_markdown(engine.progress, question))
     try:
         with _woken_by_the_record(engine, question):
             said = pause_flow_run(
@@ -57,12 +68,13 @@ def consult(engine: Engine, question: Question) -> None:
         log.warning("Nobody can answer in Prefect now: %s", type(error).__name__)
         Event().wait(TURN)
         return
-    if said is not None and said.who:
+    if said is not None and said.who != RECORD:
         _write(engine, question, said)
 
 
 def _write(engine: Engine, question: Question, said: Answer) -> None:
-    approval = Approval(step=question.step, granted=said.grant, who=said.who, why=said.why, at=datetime.now(UTC))
+    granted = said.answer == "approve"
+    approval = Approval(step=question.step, granted=granted, who=said.who.strip(), why=said.why, at=datetime.now(UTC))
     try:
         engine.answer(approval)
     except NotFound:

@@ -14,8 +14,9 @@
         └── MachineError      this machine cannot do it (disk, memory, processor, port, environment)
 
 Foreign exceptions are translated once, at the client that meets them, with ``raise ... from``; nothing is
-told apart by message text.  A message is one sentence that says what happened and why; ``remedy`` is one
-sentence that says what to do.  Neither ever holds a secret.
+told apart by message text.  Where the foreign text quotes an answer it is ``from None``, because a careless
+server repeats the credentials that it was shown, and every log prints causes.  A message is one sentence that
+says what happened and why; ``remedy`` is one sentence that says what to do.  Neither ever holds a secret.
 """
 
 from typing import ClassVar

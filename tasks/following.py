@@ -21,8 +21,6 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at the record."""
 SILENCE = 120.0
 """Seconds without an answer of Prefect's or the store's after which following ends."""
-WAITING = "AwaitingConcurrencySlot"
-"""Prefect's name for a run that waits until another one of its deployment has ended."""
 BEGIN_WITHIN = 300.0
 """Seconds within which a worker takes up a run that waits for nothing else."""
 CODES = {
@@ -97,17 +95,19 @@ class Follower:
         on_look: Callable[[ServiceRecord], None] = lambda _record: None,
         on_person: Callable[[Progress, Question | Approval], None] = lambda _progress, _said: None,
         pause: Callable[[float], None] = CLOCK.sleep,
+        state_of: Callable[[str, UUID], RunState] = read_run,
     ) -> RunEnd:
         """Call back for each step as it ends, each question and answer, and each state of the run, to its end.
 
-        ``pause`` waits so many seconds between two looks; what it raises ends the following.  Raises ``Unreachable``
-        when nothing answers for ``SILENCE`` seconds, or nobody takes the run up.
+        ``pause`` waits so many seconds between two looks; what it raises ends the following.  ``state_of`` tells the
+        state of the run, by the address of Prefect's API.  Raises ``Unreachable`` when nothing answers for
+        ``SILENCE`` seconds, or nobody takes the run up.
         """
         clock, state = CLOCK, None
         begun = heard = clock.monotonic()
         while True:
             try:
-                now = read_run(self._settings.prefect_api, run)
+                now = state_of(self._settings.prefect_api, run)
                 for progress, one in self.news():
                     on_step(progress, one) if isinstance(one, Step) else on_person(progress, one)
                 heard = clock.monotonic()
@@ -122,7 +122,7 @@ class Follower:
             on_look(self.record)
             if state.final:
                 return self._end(run, state)
-            if state.begun or state.name == WAITING:
+            if state.begun:
                 begun = clock.monotonic()
             if clock.monotonic() - begun > BEGIN_WITHIN:
                 raise Unreachable(

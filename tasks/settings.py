@@ -8,6 +8,7 @@ that is in a mounted file is read when it is used.  An empty variable counts as 
 import os
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
@@ -17,6 +18,8 @@ from tasks.errors import BadInput
 
 SERVICES = Path(__file__).parents[1] / "serve" / "services"
 """Where the specs lie in a checkout, from wherever a command is run."""
+LEAST_SECRET = 16
+"""Characters of a webhook's secret."""
 
 
 class HubSettings(BaseModel):
@@ -101,6 +104,30 @@ class KubernetesSettings(BaseModel):
         return template
 
 
+class WorkerSettings(BaseModel):
+    """What runs flows: processes beside a worker, or jobs of a Kubernetes cluster; ``slipway bootstrap`` reads it."""
+
+    kind: Literal["process", "kubernetes"] = Field("process", description="the kind of work pool")
+    directory: Path | None = Field(
+        None, description="this project's folder where flows run; none: this one, or /opt/slipway in a container"
+    )
+    image: str = Field("", description="container image that flows run in on Kubernetes")
+
+
+class ReceiverSettings(BaseModel):
+    """The webhook receiver.  ``receiver_secrets`` says what callers must know."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a pod")
+    port: int = Field(8088, ge=0, le=65535, description="port to listen on; 0: a free one")
+    secret: SecretStr | None = Field(
+        None, description="what callers show; while one replaces another, both, with a space between"
+    )
+    secret_file: Path | None = Field(None, description="file that holds the secrets instead; read when it changes")
+    body_bytes: int = Field(262_144, ge=1024, description="largest body of a call")
+    calls: int = Field(256, ge=1, description="genuine calls in hand at once; one more is told to come again")
+    connections: int = Field(512, ge=16, le=900, description="connections at once; the quietest make room for others")
+
+
 class Settings(BaseSettings):
     """Everything a flow needs to know about its surroundings."""
 
@@ -120,6 +147,8 @@ class Settings(BaseSettings):
     signing: SigningSettings = SigningSettings()
     ray: RaySettings = RaySettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
+    worker: WorkerSettings = WorkerSettings()
+    receiver: ReceiverSettings = ReceiverSettings()
     crash_at: str = Field("", description="for tests: the boundary at which a run kills itself")
     prefect_api: str = Field("", description="Prefect's API; empty: what Prefect itself is set up with")
 
@@ -171,6 +200,22 @@ def hub_token(settings: HubSettings, endpoint: str) -> SecretStr | None:
 def signing_password(settings: SigningSettings) -> SecretStr | None:
     """Return the password of the signing key, if it has one; raises ``BadInput`` as ``hub_token`` does."""
     return _secret(settings.password, settings.password_file, "SLIPWAY_SIGNING__PASSWORD")
+
+
+def receiver_secrets(settings: ReceiverSettings) -> tuple[SecretStr, ...]:
+    """Return the secrets that open the webhook, one at least; raises ``BadInput`` as ``hub_token`` does.
+
+    They are sent as a header, so each is one word of plain characters; ``LEAST_SECRET`` of them cannot be guessed.
+    """
+    variable = "SLIPWAY_RECEIVER__SECRET"
+    held = _secret(settings.secret, settings.secret_file, variable)
+    words = held.get_secret_value().split() if held else []
+    if not words or any(len(word) < LEAST_SECRET or not re.fullmatch("[!-~]+", word) for word in words):
+        raise BadInput(
+            f"{settings.secret_file or variable} does not hold a secret of {LEAST_SECRET} plain characters or more.",
+            remedy="`openssl rand -hex 32` makes one.",
+        )
+    return tuple(SecretStr(word) for word in words)
 
 
 def _secret(value: SecretStr | None, file: Path | None, variable: str) -> SecretStr | None:

@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, f
 
 from k8s.spec import Kubernetes
 from tasks._spec_checks import Checks, Seconds, Share, is_json
+from tasks._spec_notify import Receivers
+from tasks._spec_schedules import Schedules
 from tasks.records import Value
 
 
@@ -203,7 +205,9 @@ class ServiceSpec(Value):
     bake: Bake = Bake()
     probe: Probe = Probe()
     approval: Approval = Approval()
+    schedules: Schedules = Schedules()
     deadlines: Deadlines = Deadlines()
+    notify: Receivers = Field((), description="who is told of releases that end, or wait for a person")
 
     @model_validator(mode="after")
     def _shards_have_gpus(self) -> Self:

@@ -19,6 +19,7 @@ from tasks._release.step_result import spec_of
 from tasks._release.world import World
 from tasks._spec_file import load_spec
 from tasks.errors import NotFound, Refused
+from tasks.provenance import actor as who
 from tasks.records import CheckResult, Outcome, Progress, Release, StepName, Verdict
 from tasks.reporting import publish, publish_checks
 from tasks.settings import Settings
@@ -52,7 +53,9 @@ def check_live(engine: Engine, world: World) -> State[Any]:
     return _led_back(engine, world, live, check)
 
 
-def refresh(engine: Engine, world: World, settings: Settings, hub: str | None) -> State[Any]:
+def refresh(
+    engine: Engine, world: World, settings: Settings, hub: str | None, *, actor: str, reason: str
+) -> State[Any]:
     """Release the ref's commit when it is new and the policy of the spec allows."""
     wanted = releasing.resolve(world, settings, engine.service, None, None, hub)
     spec, record = load_spec(settings.services, engine.service), engine.record
@@ -65,18 +68,19 @@ def refresh(engine: Engine, world: World, settings: Settings, hub: str | None) -
         return Completed(message=f"{spec.ref} is at a commit that is not tried again. {error}")
     if spec.policy is Policy.MANUAL:
         return Completed(message=f"{spec.ref} is at the new commit {wanted.commit[:12]}; the policy is manual")
-    return releasing.release(engine, world, wanted, actor="refresh", reason=f"{spec.ref} moved")
+    return releasing.release(engine, world, wanted, actor=actor, reason=reason or f"{spec.ref} moved")
 
 
-def drill(engine: Engine, world: World) -> State[Any]:
+def drill(engine: Engine, world: World, *, actor: str) -> State[Any]:
     """Lead traffic back and forth again, under the probe, and tell how long each took."""
     live = engine.record.live
     if live is None or engine.record.current is not None:
         return Failed(message=f"A drill needs a live release of {engine.service} and nothing on its way.")
-    back = _timed(engine, world, None)
+    actor = who(actor)
+    back = _timed(engine, world, None, actor)
     if back is None or back.outcome is not Outcome.PROMOTED:
         return Failed(message=f"The roll back failed: {_why(back)}")
-    forth = _timed(engine, world, live.name)
+    forth = _timed(engine, world, live.name, actor)
     told = f"back to {back.release.name} in {_seconds(back):.1f} s"
     if forth is None or forth.outcome is not Outcome.PROMOTED:
         return Failed(message=f"{told}, and not forth again: {_why(forth)}")
@@ -107,8 +111,8 @@ def _led_back(engine: Engine, world: World, live: Release, check: CheckResult) -
     return Failed(message=f"{reason}; {state.message}")
 
 
-def _timed(engine: Engine, world: World, to: str | None) -> Progress | None:
-    asked = {"run": f"{releasing.run_id()}-{to or 'back'}", "actor": "drill", "reason": "drill"}
+def _timed(engine: Engine, world: World, to: str | None, actor: str) -> Progress | None:
+    asked = {"run": f"{releasing.run_id()}-{to or 'back'}", "actor": actor, "reason": "drill"}
     wish = wishes.to_roll_back(engine.record, to, at=world.clock.now(), **asked)
     return engine.carry(engine.ask(wish), lambda step: releasing.perform(engine, step))
 

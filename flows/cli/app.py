@@ -3,13 +3,13 @@
 Imported at every start, so nothing here may load a heavy library.
 """
 
-import getpass
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.completing import services
 from tasks.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 no access, 5 refused, 6 damaged bytes, "
+        "7 somebody else came first, 8 the candidate failed, 9 this machine cannot, 75 may pass by itself, "
+        "130 interrupted. With --debug, at any place, an error shows its traceback."
+    ),
 )
 
 RELEASES, LOOKING, WEIGHTS, MACHINE = "Releases", "Looking at releases", "Stored weights", "The stack of this machine"
@@ -30,7 +35,7 @@ INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by the shell's convention."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.")]
+Service = Annotated[str, typer.Argument(help="Name of the service, e.g. chat.", autocompletion=services)]
 StoreUrl = Annotated[
     str | None, typer.Option(help="s3://bucket/prefix or file:///folder; default: the configured one.")
 ]
@@ -61,16 +66,6 @@ def settings_of(store: str | None = None, hub: str | None = None) -> Settings:
         settings = settings if stack is None else Settings(**stack.settings())
     settings = settings.from_hub(hub) if hub else settings
     return settings.at_store(store) if store else settings
-
-
-def who(actor: str) -> str:
-    """Return who acts: ``actor``, or the user of this machine where none is named."""
-    if actor:
-        return actor
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
 
 
 @contextmanager

@@ -14,12 +14,31 @@ import traceback
 
 import typer
 
-from flows.cli import manifest_verbs, release_verbs, review_verbs, stack_verbs, weight_verbs
+from flows.cli import (
+    manifest_verbs,
+    receive_verb,
+    release_verbs,
+    review_verbs,
+    setup_verbs,
+    spec_verbs,
+    stack_verbs,
+    weight_verbs,
+)
 from flows.cli.app import INTERRUPTED, app, say
 from tasks.errors import BadInput, MachineError, SlipwayError, TransientError
 from tasks.settings import silence_telemetry
 
-__all__ = ["main", "manifest_verbs", "release_verbs", "review_verbs", "stack_verbs", "weight_verbs"]
+__all__ = [
+    "main",
+    "manifest_verbs",
+    "receive_verb",
+    "release_verbs",
+    "review_verbs",
+    "setup_verbs",
+    "spec_verbs",
+    "stack_verbs",
+    "weight_verbs",
+]
 
 
 def main() -> None:

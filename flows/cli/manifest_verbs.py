@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import LOOKING, AsJson, HubUrl, Ref, Service, app, settings_of
+from flows.cli.completing import ended_releases
 from tasks.errors import BadInput
 
 NAMESPACE = "default"
@@ -14,7 +15,12 @@ NAMESPACE = "default"
 def render(
     service: Service,
     release: Annotated[
-        str | None, typer.Argument(metavar="[RELEASE]", help="An earlier one, e.g. chat-r7; default: the next one.")
+        str | None,
+        typer.Argument(
+            metavar="[RELEASE]",
+            help="An earlier one, e.g. chat-r7; default: the next one.",
+            autocompletion=ended_releases,
+        ),
     ] = None,
     ref: Ref = None,
     hub: HubUrl = None,

@@ -23,8 +23,9 @@ from flows.cli.app import (
     opened,
     say,
     settings_of,
-    who,
 )
+from flows.cli.completing import ended_releases, services
+from tasks._who import person as who
 from tasks.errors import Refused
 from tasks.settings import read_settings
 
@@ -64,11 +65,29 @@ def plan(
 
 
 @app.command(rich_help_panel=LOOKING)
-def status(as_json: AsJson = False) -> None:
-    """Show the stack's health, and each service: live, kept warm, on its way, and what that waits for."""
-    from flows.cli.screens import print_status, read_status  # noqa: PLC0415
+def status(
+    service: Annotated[
+        str | None,
+        typer.Argument(help="Only this one; default: all that are described.", autocompletion=services),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the stack's health, and each service: live, kept warm, on its way, and what that waits for.
 
-    shown = read_status(read_settings())
+    With --watch a release in progress is shown as it goes: its steps, verdicts, and what clients see of it.
+    """
+    from flows.cli.sight import sight  # noqa: PLC0415
+
+    with sight(read_settings(), service) as look:
+        if watch:
+            from flows.cli import live  # noqa: PLC0415
+
+            live.watch(look, as_json=as_json)
+            return
+        shown = look()
+    from flows.cli.screens import print_status  # noqa: PLC0415
+
     typer.echo(json.dumps(shown)) if as_json else print_status(shown)
 
 
@@ -116,7 +135,8 @@ def history(
     With --verify every entry of the ledger is compared with the hash that its successor holds: exit code 6 when one
     was changed.
     """
-    from flows.cli.screens import print_history, read_history  # noqa: PLC0415
+    from flows.cli.screens import print_history  # noqa: PLC0415
+    from flows.cli.sight import read_history  # noqa: PLC0415
     from tasks._release import ledger  # noqa: PLC0415
 
     with opened(settings_of(), service) as (store, record):
@@ -132,7 +152,10 @@ def history(
 def report(
     service: Service,
     release: Annotated[
-        str | None, typer.Argument(metavar="[RELEASE]", help="E.g. chat-r7; default: what ended last.")
+        str | None,
+        typer.Argument(
+            metavar="[RELEASE]", help="E.g. chat-r7; default: what ended last.", autocompletion=ended_releases
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: RELEASE.html in this folder.")] = None,
     as_json: AsJson = False,

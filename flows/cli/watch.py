@@ -1,26 +1,34 @@
-"""Asks Prefect for a run, and shows what it does as it is written down, to its end."""
+"""Starts a run, and shows what it does as it is written down, to its end.
+
+It is a run of Prefect's where a server is configured, which goes on whoever watches.  Without one the flow's own code
+runs in this process and ends with it; the record, the outcome and the exit code are the same.
+"""
 
 import json
-import signal
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from importlib import import_module
+from typing import Any, NoReturn
 from uuid import UUID
 
 import typer
 
 from flows.cli.app import INTERRUPTED, say
+from flows.cli.interrupting import interruptible
 from tasks._release.news import answer_line, question_lines, step_line
 from tasks._release.world import open_world
-from tasks.following import CLOCK, WAITING, Follower, RunEnd
+from tasks.errors import BadInput
+from tasks.following import Follower, RunEnd
+from tasks.in_process import OwnRun
 from tasks.records import Approval, Progress, Question, ServiceRecord
-from tasks.runs import start_run
+from tasks.runs import RunState, is_configured, read_run, start_run
 from tasks.settings import Settings
 from tasks.spec import ServiceSpec
 
 WAITS = {
-    WAITING: "waits until an earlier run has ended, or a killed one's minute is over",
     "Late": "no worker has taken the run up yet; `slipway status` shows whether one is healthy",
 }
 
@@ -36,19 +44,19 @@ def run(
 ) -> int:
     """Run ``deployment`` for ``service``, print how it ended, and return the exit code that says so.
 
-    Without ``wait`` the run is only started.  Ctrl-C ends the watching alone, and then the program.
+    Without ``wait`` the run is only started.  Ctrl-C ends the watching alone, and then the program; a run in this
+    process ends with that.
     """
     with closing(Follower(settings, service)) as follower:
-        begun = start_run(settings.prefect_api, deployment, {"service": service, **parameters})
-        if not wait:
-            told = f"{service}: asked for as flow run {begun}; `slipway status` shows how far it is"
-            typer.echo(json.dumps({"service": service, "run": str(begun)}) if as_json else told)
-            return 0
-        try:
-            end = _follow(follower, service, begun)
-        except KeyboardInterrupt:
-            say(f"{service}: no longer watched; the flow run {begun} goes on; `slipway status` shows how far it is")
-            sys.exit(INTERRUPTED)
+        if not is_configured(settings.prefect_api):
+            end = _run_here(follower, service, deployment, parameters, wait=wait)
+        else:
+            begun = start_run(settings.prefect_api, deployment, {"service": service, **parameters})
+            if not wait:
+                told = f"{service}: asked for as flow run {begun}; `slipway status` shows how far it is"
+                typer.echo(json.dumps({"service": service, "run": str(begun)}) if as_json else told)
+                return 0
+            end = _follow_to_the_end(follower, service, begun)
     typer.echo(end.to_json().decode() if as_json else end.message)
     if end.superseded:
         say(f"{service}: something newer was asked for; `slipway status` shows what goes on")
@@ -61,7 +69,47 @@ def resolved(settings: Settings, spec: ServiceSpec, hub: str | None) -> str:
         return source.resolve(spec.model, spec.ref).commit
 
 
-def _follow(follower: Follower, service: str, begun: UUID) -> RunEnd:
+def _follow_to_the_end(follower: Follower, service: str, begun: UUID) -> RunEnd:
+    try:
+        return _follow(follower, service, begun)
+    except KeyboardInterrupt:
+        say(f"{service}: no longer watched; the flow run {begun} goes on; `slipway status` shows how far it is")
+        sys.exit(INTERRUPTED)
+
+
+def _run_here(
+    follower: Follower, service: str, deployment: str, parameters: Mapping[str, Any], *, wait: bool
+) -> RunEnd:
+    """Run the flow of ``deployment`` in this process; what its code raises is raised here."""
+    if not wait:
+        raise BadInput(
+            "Without a Prefect server the run is this program, which has to wait for it.",
+            remedy="Leave out --no-wait, or set PREFECT_API_URL.",
+        )
+    name = deployment.partition("/")[0].replace("-", "_")
+    flow = getattr(import_module(f"flows.{name}"), name)
+    say(f"{service}: no Prefect server is configured, so this program carries it itself, and Ctrl-C stops it")
+    own = OwnRun(partial(flow.fn, service=service, **parameters))
+    try:
+        end = _follow(follower, service, own.id, lambda *_: own.state())
+    except KeyboardInterrupt:
+        _stop_here(service)
+    if own.error is not None:
+        raise own.error
+    return end
+
+
+def _stop_here(service: str) -> NoReturn:
+    """End this process at once, as a crash would: threads that move bytes would hold it up otherwise."""
+    say(f"{service}: stopped; `slipway finish {service}` ends what is left on its way, `slipway rollback` undoes it")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+def _follow(
+    follower: Follower, service: str, begun: UUID, state_of: Callable[[str, UUID], RunState] = read_run
+) -> RunEnd:
     told = ""
 
     def turn(record: ServiceRecord) -> None:
@@ -72,7 +120,7 @@ def _follow(follower: Follower, service: str, begun: UUID) -> RunEnd:
             say(f"{service}: {first} is on its way, and ends first")
         told = first
 
-    with _interruptible() as pause:
+    with interruptible() as pause:
         say(f"{service}: flow run {begun}")
         return follower.follow(
             begun,
@@ -81,34 +129,8 @@ def _follow(follower: Follower, service: str, begun: UUID) -> RunEnd:
             on_look=turn,
             on_person=_person,
             pause=pause,
+            state_of=state_of,
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[float], None]]:
-    """Yield a pause that raises ``KeyboardInterrupt`` after Ctrl-C or SIGTERM; only a second one raises anywhere.
-
-    Pydantic turns one that is raised in the midst of its work into an error of its own, or swallows it.
-    """
-    asked = 0
-
-    def note(*_: object) -> None:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            raise KeyboardInterrupt
-
-    def pause(seconds: float) -> None:
-        CLOCK.sleep(seconds)
-        if asked:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield pause
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _person(progress: Progress, said: Question | Approval) -> None:

@@ -1,6 +1,5 @@
 """How the verbs about weights show what they did: ``mirror``, ``verify``, ``gc`` and ``upstream``."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,11 +20,12 @@ FOUND = 1
 @contextmanager
 def shown_bytes(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show bytes as a bar on a terminal; elsewhere, and when ``quiet``, show nothing."""
-    if quiet or not sys.stderr.isatty():
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal or console.is_dumb_terminal:
         yield lambda *_: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda moved, total: bar.update(task, completed=moved, total=total)
 

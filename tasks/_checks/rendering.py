@@ -43,18 +43,21 @@ def evidence(answer: Answer) -> str:
 
 
 def results_markdown(results: Sequence[CheckResult]) -> str:
-    """Return a table of verdicts, worst first, and below it the evidence of those that are not a pass."""
+    """Return a list of verdicts, worst first, and below it the evidence of those that are not a pass.
+
+    No table: Prefect's pages break no line in a cell, and cut it off.
+    """
     results = worst_first(results)
     lines = [
-        "| check | verdict | what was found |",
-        "|---|---|---|",
-        *(f"| {_cell(result.name)} | {result.verdict} | {_cell(result.summary)} |" for result in results),
+        f"- {result.verdict if result.verdict is Verdict.PASS else f'**{result.verdict}**'} "
+        f"{plain(result.name)}: {plain(result.summary)}"
+        for result in results
     ]
     for result in results:
         if result.verdict is not Verdict.PASS and result.evidence:
             # Indented code, for which no text inside can end the block.
             shown = (f"    {one_line(line, len(line))}" for line in result.evidence)
-            lines += ["", f"Evidence of **{_cell(result.name)}**:", "", *shown]
+            lines += ["", f"Evidence of **{plain(result.name)}**:", "", *shown]
     return "\n".join(lines) + "\n"
 
 
@@ -86,5 +89,7 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", errors="surrogatepass").decode("ascii")
 
 
-def _cell(text: str) -> str:
-    return one_line(text, len(text)).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+def plain(text: str) -> str:
+    """Return ``text`` in one line of Markdown that holds no tag, link, picture or bar of a table."""
+    text = one_line(text, len(text)).replace("\\", "\\\\").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("[", "\\[").replace("`", "\\`")

@@ -50,9 +50,13 @@ def _slow(receipt: Receipt) -> str:
 
 
 def _unwatched(receipt: Receipt) -> str:
-    """Return the times without a probe in words, in seconds from the first request."""
-    gaps = ", ".join(f"from {gap.from_s:.0f} s to {gap.to_s:.0f} s" for gap in receipt.gaps)
+    """Return the times without a probe in words."""
+    gaps = ", ".join(f"for {gap.to_s - gap.from_s:.0f} s from {_moment(gap.from_s)}" for gap in receipt.gaps)
     return f"No probe ran {gaps}." if gaps else ""
+
+
+def _moment(seconds: float) -> str:
+    return f"{abs(seconds):.0f} s {'before' if seconds < 0 else 'after'} the first request"
 
 
 def numbers(receipt: Receipt) -> tuple[tuple[str, str], ...]:
@@ -67,7 +71,7 @@ def numbers(receipt: Receipt) -> tuple[tuple[str, str], ...]:
         ("slowest gap in a stream", f"{receipt.slowest_gap_s:.2f} s"),
         ("slowest first token", f"{receipt.slowest_first_token_s:.2f} s"),
         *((f"odd: {note}", str(count)) for note, count in receipt.odd.items()),
-        *((f"no probe ran from {gap.from_s:.1f} s", f"to {gap.to_s:.1f} s") for gap in receipt.gaps),
+        *((f"no probe ran from {_moment(gap.from_s)}", f"for {gap.to_s - gap.from_s:.1f} s") for gap in receipt.gaps),
     ]
     if receipt.probe:
         cost = f"{receipt.probe.cpu_s:.1f} CPU seconds in {receipt.probe.wall_s:.0f} s"

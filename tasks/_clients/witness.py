@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import RLock
 
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from tasks._clients.receipt_text import sentence
 from tasks._clients.requests import read_journal
 from tasks._clients.timeline import timeline
 from tasks._clients.turns import Before, before, holes, turns_of
-from tasks._release.journal import evidence_key
+from tasks._release.journal import evidence_key, evidence_name
 from tasks._release.step_result import spec_of
 from tasks._stores.store import Store
 from tasks.errors import SlipwayError
@@ -58,7 +58,7 @@ class Witness:
         if not spec_of(progress.release).probe.enabled:
             return
         with self._lock:
-            name = _name(progress)
+            name = evidence_name(progress)
             if self._watch is not None and self._watch.name == name:
                 return
             self.close()
@@ -71,7 +71,7 @@ class Witness:
         """Return what the clients of this process met since then; None where nobody watches ``progress`` here."""
         with self._lock:
             watch = self._watch
-        if watch is None or watch.name != _name(progress):
+        if watch is None or watch.name != evidence_name(progress):
             return None
         return seen_since(watch.probe.requests, since, slow_s=spec_of(progress.release).probe.slow)
 
@@ -84,7 +84,7 @@ class Witness:
         if not spec.probe.enabled:
             return None
         with self._lock:
-            watch = self._watch if self._watch is not None and self._watch.name == _name(progress) else None
+            watch = self._watch if self._watch is not None and self._watch.name == evidence_name(progress) else None
         broken = _ended(watch.probe, grace_s=spec.deadlines.request) if watch else ""
         with self._lock:
             if watch is not None and self._watch is not watch:
@@ -136,7 +136,7 @@ class Witness:
             file.unlink(missing_ok=True)
 
     def _path(self, progress: Progress, suffix: str) -> Path:
-        return self._folder / f"{_name(progress)}.{suffix}"
+        return self._folder / f"{evidence_name(progress)}.{suffix}"
 
     def _made(self, progress: Progress, broken: str) -> Receipt:
         """Return the receipt of what the journal holds so far."""
@@ -168,10 +168,6 @@ class Witness:
                 self._store.put_if(key, data, expect=there[1] if there else None)
         except SlipwayError as error:
             log.warning("The receipt of %s is not in the store: %s", progress.release.name, error)
-
-
-def _name(progress: Progress) -> str:
-    return PurePosixPath(evidence_key(progress, RECEIPT)).parent.name
 
 
 def _ended(probe: Probe, *, grace_s: float) -> str:

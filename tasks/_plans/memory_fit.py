@@ -104,7 +104,7 @@ def memory_fit(model: Model, spec: ServiceSpec, room: Room) -> MemoryFit:
         weights=weights,
         per_token=per_token,
         length=length,
-        asked=_number(engine, "max_num_seqs") or MAX_NUM_SEQS,
+        asked=whole_number(engine, "max_num_seqs") or MAX_NUM_SEQS,
         cache=cache,
         sequences=sequences,
         needed=needed,
@@ -123,17 +123,17 @@ def weights_bytes(model: Model, engine: Mapping[str, Any]) -> int:
 
 def token_bytes(config: Mapping[str, Any], engine: Mapping[str, Any]) -> int | None:
     """Return the bytes that one token takes in the KV cache of all layers; None where the configuration is silent."""
-    text = _text(config)
-    layers = _number(text, "num_hidden_layers")
+    text = language_part(config)
+    layers = whole_number(text, "num_hidden_layers")
     computed = COMPUTED.get(str(engine.get("dtype", "auto")), 2)
     element = CACHED.get(str(engine.get("kv_cache_dtype")), computed)
-    latent = _number(text, "kv_lora_rank")
+    latent = whole_number(text, "kv_lora_rank")
     if layers and latent:
-        return layers * (latent + (_number(text, "qk_rope_head_dim") or 0)) * element
-    heads = _number(text, "num_attention_heads")
-    hidden = _number(text, "hidden_size")
-    keys = _number(text, "num_key_value_heads") or heads
-    width = _number(text, "head_dim") or (hidden // heads if hidden and heads else None)
+        return layers * (latent + (whole_number(text, "qk_rope_head_dim") or 0)) * element
+    heads = whole_number(text, "num_attention_heads")
+    hidden = whole_number(text, "hidden_size")
+    keys = whole_number(text, "num_key_value_heads") or heads
+    width = whole_number(text, "head_dim") or (hidden // heads if hidden and heads else None)
     return 2 * layers * keys * width * element if layers and keys and width else None
 
 
@@ -141,7 +141,7 @@ def _budget(
     spec: ServiceSpec, room: Room, weights: int, one: int | None
 ) -> tuple[int | None, int | None, int | None]:
     """Return bytes for the KV cache, bytes needed to start, and bytes that there are for both."""
-    told = _number(spec.engine, "kv_cache_memory_bytes")
+    told = whole_number(spec.engine, "kv_cache_memory_bytes")
     if not spec.resources.gpus:
         fixed = told or CPU_KV_CACHE_BYTES
         return fixed, (weights + fixed) * spec.resources.at_first, room.total
@@ -161,7 +161,7 @@ def _fits(needed: int | None, available: int | None, sequences: int | None) -> b
 
 def _may_need_less(config: Mapping[str, Any], engine: Mapping[str, Any]) -> bool:
     """Return whether the estimate is only an upper bound: windows, states instead of a cache, offloading."""
-    text = _text(config)
+    text = language_part(config)
     layers = text.get("layer_types")
     windows = isinstance(layers, list) and set(layers) != {"full_attention"}
     windows = windows or (bool(text.get("sliding_window")) and text.get("use_sliding_window") is not False)
@@ -172,16 +172,17 @@ def _may_need_less(config: Mapping[str, Any], engine: Mapping[str, Any]) -> bool
 
 
 def _length(config: Mapping[str, Any], engine: Mapping[str, Any]) -> int | None:
-    return _number(engine, "max_model_len") or _number(_text(config), "max_position_embeddings")
+    return whole_number(engine, "max_model_len") or whole_number(language_part(config), "max_position_embeddings")
 
 
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part about the language model, where one of several is it."""
     inner = config.get("text_config")
     return inner if isinstance(inner, Mapping) else config
 
 
-def _number(config: Mapping[str, Any], key: str) -> int | None:
+def whole_number(config: Mapping[str, Any], key: str) -> int | None:
+    """Return the positive whole number under ``key``; None for anything else."""
     value = config.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tasks._release import transitions
 from tasks._release.fenced import Fenced
-from tasks._release.journal import Journal
+from tasks._release.journal import Journal, evidence_key
 from tasks._release.lease import HeldLease, take_lease
 from tasks._release.machine import Action, ActionKind, Health, Observed, gives_way, next_action
 from tasks._release.performing import Performer
@@ -38,6 +38,7 @@ class Engine:
         self._world = world
         self._journal = Journal(world.store, service)
         self._performer = Performer(world, self._journal)
+        self._told: Question | None = None
 
     @property
     def record(self) -> ServiceRecord:
@@ -87,6 +88,11 @@ class Engine:
         """Write down a person's answer to what is asked; raises ``NotFound`` when nothing is."""
         self._journal.reload()
         self._journal.change(lambda record: transitions.answered(record, approval))
+
+    def evidence(self, progress: Progress, name: str) -> bytes | None:
+        """Return a piece of evidence about a release, as ``evidence_key`` says; None where there is none."""
+        found = self._world.store.get(evidence_key(progress, name))
+        return found[0] if found else None
 
     def onlooker(self) -> Callable[[Question], bool]:
         """Return what tells, of the record as it is then, whether a question needs no answer any more."""
@@ -231,6 +237,9 @@ class Engine:
         if now < question.until:
             if self._world.witness is not None:
                 self._world.witness.close()  # nothing moves until somebody answers, which may take a day
+            if question != self._told:
+                self._told = question
+                self._world.tell(self.progress)
             consult(question)
             self._journal.reload()
             return

@@ -87,9 +87,12 @@ def evidence_key(progress: Progress, name: str) -> str:
 
     A release that took traffic several times has a folder for each time.
     """
-    release = progress.release
-    when = progress.opened_at.strftime("%Y%m%dT%H%M%S%fZ")
-    return f"{FOLDER}/{release.service}/evidence/{release.name}-{when}/{name}"
+    return f"{FOLDER}/{progress.release.service}/evidence/{evidence_name(progress)}/{name}"
+
+
+def evidence_name(progress: Progress) -> str:
+    """Return what tells this release at this time from every other, in the store and on a machine."""
+    return f"{progress.release.name}-{progress.opened_at:%Y%m%dT%H%M%S%fZ}"
 
 
 def read_records(store: Store) -> tuple[ServiceRecord, ...]:

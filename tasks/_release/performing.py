@@ -81,7 +81,10 @@ class Performer:
             log.warning("Nobody watches what clients see: %s", error)
 
     def close(self, outcome: Outcome) -> None:
-        """Write the end of the release on its way: to the ledger first, then to the record."""
+        """Write the end of the release on its way: to the ledger first, then to the record.
+
+        People are told between the two: whoever takes over from a run that died there closes it, and tells, again.
+        """
         check = self._world.witness.testify(self.progress) if self._world.witness else None
         if check is not None and not self.progress.done(StepName.RECEIPT):
             self._journal.change(lambda record: transitions.with_checks(record, (check,)))
@@ -90,6 +93,7 @@ class Performer:
         head, last = ledger.append(self._world.store, self._journal.record.ledger, last)
         self._world.cross("ledger")
         self._report(last)
+        self._world.tell(last)
         self._journal.change(lambda record: transitions.closed(record, last, head))
         self._world.cross("closed")
 

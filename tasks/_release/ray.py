@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tasks._quoting import quoted
 from tasks._release.machine import Health, Observed, Placement
 from tasks._release.target import Room
 from tasks._release.workloads import payload_arguments
@@ -164,9 +165,9 @@ class RayTarget:
                 remedy="Set SLIPWAY_RAY__TOKEN to the cluster's authentication token.",
             )
         if response.is_server_error:
-            raise Unreachable(f"The Ray cluster answered {response.status_code}: {response.text[:256]}")
+            raise Unreachable(f"The Ray cluster answered {response.status_code}: {quoted(response)}")
         if not response.is_success:
-            raise Refused(f"The Ray cluster refused the change ({response.status_code}): {response.text[:256]}")
+            raise Refused(f"The Ray cluster refused the change ({response.status_code}): {quoted(response)}")
         return response
 
 

@@ -9,6 +9,9 @@ from tasks.errors import NotFound, Refused
 from tasks.records import Commit, Kind, Outcome, Release, Request, ServiceRecord
 from tasks.spec import ServiceSpec
 
+ASIDE = {"notify", "schedules"}
+"""Sections of a spec that say how a service is run and nothing of what a release is: they are read anew each time."""
+
 
 def wanted(spec: ServiceSpec, commit: Commit, hub: str, *, number: int = 1) -> Release:
     """Return the release of ``commit``, from the Hub at ``hub``, as ``spec`` describes it."""
@@ -18,7 +21,7 @@ def wanted(spec: ServiceSpec, commit: Commit, hub: str, *, number: int = 1) -> R
         model=spec.model,
         commit=commit,
         hub=hub,
-        spec=spec.model_dump(mode="json", exclude_defaults=True),
+        spec=spec.model_dump(mode="json", exclude_defaults=True, exclude=ASIDE),
     )
 
 

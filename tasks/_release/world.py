@@ -19,7 +19,7 @@ from tasks._weights.access import open_hub, signer
 from tasks._weights.carrying import Progress as Moved
 from tasks._weights.hub import Hub
 from tasks.errors import BadInput
-from tasks.records import CheckResult, Manifest
+from tasks.records import CheckResult, Manifest, Progress
 from tasks.settings import Settings
 from tasks.spec import ServiceSpec
 
@@ -33,8 +33,8 @@ class World:
     """What the steps work on; leaving it as a context lets go of its connections.
 
     ``shown`` shows the bytes of a mirror, by its title, while a block runs; ``sign`` signs what is mirrored;
-    ``judge`` judges answers by themselves; ``witness`` keeps requests open and counts them; ``cross`` is told of
-    every boundary between two effects.
+    ``judge`` judges answers by themselves; ``witness`` keeps requests open and counts them; ``tell`` tells people of
+    a release that asks them or has ended, and never raises; ``cross`` is told of every boundary between two effects.
     """
 
     hub: Callable[[str], Hub]
@@ -46,6 +46,7 @@ class World:
     sign: Callable[[Manifest], bytes] | None = None
     judge: Callable[[Sequence[Answer], Prompts, ServiceSpec], tuple[CheckResult, ...]] = quality_apart
     witness: Witness | None = None
+    tell: Callable[[Progress], None] = lambda _: None
     cross: Callable[[str], None] = lambda _: None
 
     def __enter__(self) -> Self:

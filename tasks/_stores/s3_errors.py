@@ -39,7 +39,7 @@ class Place:
         try:
             yield
         except s3.ClientError as error:
-            raise self._refusal(error) from error
+            raise self._refusal(error) from None  # it quotes the answer, which may quote what it was shown
         except (
             *(s3.ConnectionError, s3.HTTPClientError, s3.IncompleteReadError),
             urllib3.exceptions.HTTPError,  # of an error's body that breaks off, past botocore's own translation

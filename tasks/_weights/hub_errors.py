@@ -1,7 +1,8 @@
 """What a Hub's refusals mean in the tree of ``tasks.errors``; the only place that knows.
 
-Told apart by status and by the Hub's ``X-Error-Code`` header.  Without a token a Hub answers 401 for a repository
-that does not exist and for a private one alike, so both get one sentence.
+Told apart by status and by the Hub's ``X-Error-Code`` header.  The error of an answer is no cause of ours: it quotes
+the answer and its address, and with them whatever a gateway or a link holds.  Without a token a Hub answers 401 for a
+repository that does not exist and for a private one alike, so both get one sentence.
 """
 
 import re
@@ -31,7 +32,7 @@ class Asker:
         try:
             yield
         except errors.HfHubHTTPError as error:
-            raise self.refusal(error.response.status_code, error.response.headers, what) from error
+            raise self.refusal(error.response.status_code, error.response.headers, what) from None
         except errors.HFValidationError as error:
             raise BadInput(f"{what} is not a model's name.", remedy="Write it as org/name.") from error
         except errors.OfflineModeIsEnabled as error:

@@ -137,6 +137,8 @@ def _prefect(here: Surroundings) -> Program:
         "PREFECT_SERVER_UI_API_URL": here.stack.prefect_api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Prefect's newer pages tell an analytics host of their vendor about each visit, and cannot be told not to.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         # A killed run gives its deployment's one slot back after this, instead of five minutes.
         "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",

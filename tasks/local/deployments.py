@@ -1,7 +1,7 @@
-"""Registers the deployments of ``prefect.yaml`` and the automations beside it on the embedded Prefect server.
+"""Bootstraps the embedded Prefect server: what ``slipway bootstrap`` does on any other.
 
-Through Prefect's own command, because this process must not load Prefect (a second of imports); and only where
-the file, a flow or a value that a flow takes has changed since, by the stamp beside the server's database.
+In a process of its own, because this one must not load Prefect (a second of imports); and only where a file that says
+what there should be, a flow, a value that it takes or a spec has changed since, by the stamp beside the database.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from tasks.errors import MachineError
 from tasks.local import processes
@@ -18,52 +17,44 @@ from tasks.local.state import ROOT
 from tasks.settings import inherited_environment
 
 _DEADLINE_S = 180.0
-_COMMANDS = (("prefect", "--no-prompt", "deploy", "--all"), ("tasks.automations",))
 
 
 def register(here: Surroundings, progress: Callable[[str], None]) -> None:
-    """Register all deployments; raises ``MachineError`` that quotes Prefect where it refuses."""
-    if not (ROOT / "prefect.yaml").is_file():
-        return
-    stamp, wanted = here.home / "prefect" / "deployed", _digest(ROOT)
+    """Make all deployments; raises ``MachineError`` that quotes what refuses them."""
+    stamp, wanted = here.home / "prefect" / "deployed", _digest(here.stack.settings()["services"])
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    progress("Registering the deployments.")
+    progress("Making the deployments.")
     log = here.home / "logs" / "deploy.log"
     marks = {processes.STACK_MARK: here.state.mark, processes.COMPONENT_MARK: "deploy"}
     seen = {**inherited_environment(), **here.stack.environment(), "PYTHONPATH": str(ROOT), **marks}
     with log.open("wb") as output:
-        for command in _COMMANDS:
-            _run([sys.executable, "-m", *command], seen, output, log, here)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tasks.deploying"],
+                cwd=ROOT,
+                env=seen,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=_DEADLINE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(
+                f"Prefect has not made the deployments in {_DEADLINE_S:.0f} s.", remedy=f"The whole log is {log}."
+            ) from error
+    if done.returncode:
+        said = processes.last_line(log, here.keys.texts())
+        raise MachineError(f"The deployments cannot be made: {said}", remedy=f"Mend that; the whole log is {log}.")
     stamp.write_text(wanted)
 
 
-def _run(command: list[str], seen: dict[str, str], output: BinaryIO, log: Path, here: Surroundings) -> None:
-    """Run a command of Prefect's; raises ``MachineError`` with the last it said."""
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=seen,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            timeout=_DEADLINE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise MachineError(
-            f"Prefect has not registered the deployments in {_DEADLINE_S:.0f} s.",
-            remedy=f"The whole log is {log}.",
-        ) from error
-    if done.returncode:
-        said = processes.last_line(log, here.keys.texts())
-        raise MachineError(f"Prefect refuses prefect.yaml: {said}", remedy=f"Mend it; the whole log is {log}.")
-
-
-def _digest(root: Path) -> str:
+def _digest(services: Path) -> str:
     digest = hashlib.sha256()
-    files = (root / "prefect.yaml", root / "automations.yaml")
-    for path in [*files, *sorted(root.glob("flows/**/*.py")), *sorted(root.glob("tasks/*.py"))]:
+    told = [ROOT / "prefect.yaml", ROOT / "automations.yaml", *sorted(services.glob("*.yaml"))]
+    for pattern in ("flows/*.py", "tasks/*.py", "tasks/_deploying/*.py"):
+        told += sorted(ROOT.glob(pattern))
+    for path in told:
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -58,8 +58,9 @@ def test_help_names_every_verb(runs: Runs) -> None:
     done = runs["--help"].result()
 
     assert 0 == done.returncode
-    verbs = "up down demo release promote rollback approve reject restore drill refresh check finish"
-    for verb in f"{verbs} plan status history explain why report schema mirror verify gc upstream".split():
+    verbs = "up down demo release promote rollback approve reject restore drill refresh check finish bootstrap doctor"
+    more = "plan status history explain why report schema mirror verify gc upstream size init receive render"
+    for verb in f"{verbs} {more}".split():
         assert f"│ {verb} " in done.stdout
 
 

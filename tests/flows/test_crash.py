@@ -1,30 +1,22 @@
 """A release run that is killed is finished by itself: real Prefect server and worker, and a real ``kill -9``."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.schemas.automations import AutomationCore
 from prefect.states import Cancelling
 
-from tasks.local import ports
 from tasks.records import StepName
 from tasks.runs import FINISH, RELEASE, read_run, start_run
-from tests.fakes.s3 import seaweed
-from tests.flows.stage import Stage, staged
+from tests.flows.orchestra import Orchestra, end, orchestrated, until
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120.0
@@ -36,108 +28,11 @@ SOON_S = 20
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Orchestra:
-    """A stage with a Prefect server of its own; ``environment`` is that of its processes."""
-
-    stage: Stage
-    api: str
-    environment: dict[str, str]
-    folder: Path
-    server: subprocess.Popen[bytes] | None = None
-
-    @property
-    def serve(self) -> tuple[str, ...]:
-        """Return the command of its Prefect server."""
-        return ("server", "start", "--host", "127.0.0.1", "--port", str(urlsplit(self.api).port))
-
-    @contextmanager
-    def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command of Prefect's until the block is left and all that it started."""
-        log = self.folder / f"{command[0]}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "--no-prompt", *command],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-            try:
-                yield process
-            finally:
-                end(process)
-
-    def working(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run a worker until the block is left."""
-        return self.running("worker", "start", "--pool", "slipway", "--type", "process")
-
-    def do(self, *command: str) -> None:
-        """Run a Python module to its end."""
-        subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, env=self.environment, check=True, capture_output=True
-        )
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and everything that it started."""
-    try:
-        family = list(psutil.Process(process.pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        family = []
-    for member in (*family, process):
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait(30)
-    psutil.wait_procs(family, 30)
-
-
-def until(come: Callable[[], Any]) -> Any:
-    """Return what has come, waiting for it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := come()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
 @pytest.fixture(scope="module")
 def orchestra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
-    """Start S3, Hub, cluster and a Prefect server, register the deployments."""
-    tmp_path, port = tmp_path_factory.mktemp("orchestra"), ports.choose(taken=set())
-    api = f"http://127.0.0.1:{port}/api"
-    (tmp_path / "s3").mkdir()
-    with seaweed(tmp_path / "s3") as s3, staged(tmp_path, s3, api) as (stage, variables):
-        environment = {
-            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            **variables,
-            "PYTHONPATH": str(ROOT),
-            "PREFECT_API_URL": api,
-            "PREFECT_HOME": str(tmp_path / "prefect"),
-            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "DO_NOT_TRACK": "1",
-        }
-        shown = Orchestra(stage, api, environment, tmp_path)
-        with shown.running(*shown.serve) as shown.server:
-            until(lambda: answers(f"{api}/ready"))
-            shown.do("prefect", "--no-prompt", "work-pool", "create", "slipway", "--type", "process")
-            shown.do("prefect", "--no-prompt", "deploy", "--all")
-            shown.do("tasks.automations")
-            shown.do("tasks.automations")
-            yield shown
-
-
-def answers(url: str) -> bool:
-    """Return whether something answers there."""
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
+    """Run the services and a Prefect server."""
+    with orchestrated(tmp_path_factory.mktemp("orchestra")) as one:
+        yield one
 
 
 def test_a_killed_run_is_finished_by_the_flow_that_its_crash_starts(orchestra: Orchestra) -> None:
@@ -180,9 +75,7 @@ def test_a_run_that_dies_with_its_worker_is_finished(orchestra: Orchestra) -> No
     stage, before = orchestra.stage, len(orchestra.stage.record().past)
     stage.publish(3)
     stage.cluster.start_s = 0.0
-    soon = orchestra.folder / "automations.yaml"
-    soon.write_text((ROOT / "automations.yaml").read_text().replace("within: 90", f"within: {SOON_S}"))
-    orchestra.do("tasks.automations", str(soon))
+    taken_for_dead_after(orchestra, SOON_S)
     with orchestra.working() as worker:
         run = start_run(orchestra.api, RELEASE, {"service": "chat"})
         until(lambda: stage.record().current)
@@ -192,7 +85,7 @@ def test_a_run_that_dies_with_its_worker_is_finished(orchestra: Orchestra) -> No
     assert "Running" == read_run(orchestra.api, run).name
     with orchestra.working():
         state = until(lambda: (now := read_run(orchestra.api, run)).final and now)
-        orchestra.do("tasks.automations")  # those who live have a heartbeat every 30 s
+        taken_for_dead_after(orchestra, 90)  # those who live have a heartbeat every 30 s
         ended = until(lambda: stage.record().past[before:])[-1]
 
     assert ("Crashed", "No heartbeat for 90 s; its process is dead.") == (state.name, state.message)
@@ -225,13 +118,12 @@ def test_a_run_that_is_cancelled_lets_go_at_once(orchestra: Orchestra) -> None:
     assert ("promoted", str(run)) == (ended.outcome, ended.request)
 
 
-def test_the_automations_are_there_once(orchestra: Orchestra) -> None:
-    """Registering twice makes no second one."""
+def taken_for_dead_after(orchestra: Orchestra, seconds: int) -> None:
+    """Have the automation wait that long for a heartbeat."""
     with SyncPrefectClient(api=orchestra.api) as client:
-        names = [automation.name for automation in client.read_automations()]
-
-    assert 1 == names.count("slipway-dead-runs-are-crashed")
-    assert [name for name in names if "finish-after-a-crash" in name]
+        automation, *_ = client.read_automations_by_name("slipway-dead-runs-are-crashed")
+        trigger = automation.trigger.model_copy(update={"within": timedelta(seconds=seconds)})
+        client.update_automation(automation.id, AutomationCore(**{**dict(automation), "trigger": trigger}))
 
 
 def test_a_prefect_server_that_is_away_changes_nothing(orchestra: Orchestra) -> None:

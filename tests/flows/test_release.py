@@ -72,7 +72,7 @@ def test_a_good_commit_is_promoted_and_told(stage: Stage) -> None:
     state = release(reason="because")
 
     assert (StateType.COMPLETED, "chat-r1 is live") == (state.type, state.message)
-    assert f"chat-r1: {commit[:12]}" == stage.run_of(state).name
+    assert f"chat-r1: release acme/tiny@{commit[:12]}" == stage.run_of(state).name
     assert "# chat-r1: promoted" in stage.artifacts()["release-chat"]
     assert "facts" in stage.artifacts()["chat-r1-quality"]
     ended = stage.record().past[-1]
@@ -251,7 +251,7 @@ def test_a_person_approves(stage: Stage, where: str) -> None:
                     break
             assert run
             if where == "in Prefect":
-                client.resume_flow_run(run.id, run_input={"grant": True, "who": "ada", "why": "looks good"})
+                client.resume_flow_run(run.id, run_input={"answer": "approve", "who": "ada", "why": "looks good"})
         if where == "in the record":
             with open_world(read_settings()) as world:
                 step = StepName.APPROVE

@@ -1,6 +1,7 @@
 """What Prefect is given to show, and that a server which does not take it changes nothing."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,8 +16,19 @@ from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks.records import Approval, CheckResult, Outcome, Progress, Release, Step, StepName, StepState, Verdict
-from tasks.reporting import publish_table, release_markdown
+from tasks.records import (
+    Approval,
+    CheckResult,
+    Outcome,
+    Progress,
+    Question,
+    Release,
+    Step,
+    StepName,
+    StepState,
+    Verdict,
+)
+from tasks.reporting import publish_table, question_markdown, release_markdown
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 HOSTILE = "a | b\n<b>\x1b[31m"
@@ -103,6 +115,21 @@ def test_the_markdown_names_every_step_and_answer() -> None:
     lines = release_markdown(progress(steps=steps, approvals=(answer,))).splitlines()
 
     assert "# chat-r7: promoted" in lines
-    assert r"- approval: granted by ben, a \| b <b>" in "\n".join(lines)
-    assert "| paired checks against the live release | done | 0.0 |  |" in lines
-    assert len([line for line in lines if "| done |" in line]) == len(StepName)
+    assert r"- approval: granted by ben, a \| b\\n&lt;b>" in "\n".join(lines)
+    assert "- **paired checks against the live release** (0.0 s): " in lines
+    assert len([line for line in lines if re.match(r"- \*\*.* s\): ", line)]) == len(StepName)
+
+
+def test_a_question_is_put_with_what_it_is_about() -> None:
+    """A person reads the commit, who asked and why, what the checks say, and until when, above the form."""
+    question = Question(step=StepName.APPROVE, text="Shall it?", asked_at=NOON, until=NOON)
+    checks = (
+        CheckResult(name="facts", verdict=Verdict.PASS, summary="12 of 12"),
+        CheckResult(name="latency", verdict=Verdict.INCONCLUSIVE, summary="too few"),
+    )
+    shown = question_markdown(progress(actor="ada", reason="[newer](http://x)", checks=checks), question)
+
+    assert "**Shall it?**" in shown
+    assert r"asked for by ada: \[newer](http://x)" in shown
+    assert "1 of 2 checks passed; latency: inconclusive" in shown
+    assert "no answer until 2025-01-01 12:00 UTC is a refusal" in shown

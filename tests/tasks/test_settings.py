@@ -21,7 +21,8 @@ def test_nested_values_come_from_double_underscores(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "name", ["HUB__TOKEN", "STORE__ACCESS_KEY", "STORE__SECRET_KEY", "SIGNING__PASSWORD", "RAY__TOKEN"]
+    "name",
+    ["HUB__TOKEN", "STORE__ACCESS_KEY", "STORE__SECRET_KEY", "SIGNING__PASSWORD", "RAY__TOKEN", "RECEIVER__SECRET"],
 )
 def test_secrets_are_masked_wherever_settings_are_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A settings value in a log gives nothing away, nor does a part of it."""

@@ -30,18 +30,16 @@ def test_other_scripts_stay_readable() -> None:
     assert one_line("東京 — Москва é\t", 40) == r"東京 — Москва é\t"
 
 
-def test_a_table_of_verdicts_with_evidence_of_what_did_not_pass() -> None:
-    """The worst comes first; bars, tags and backticks of a model cannot leave their cell or their block."""
+def test_a_list_of_verdicts_with_evidence_of_what_did_not_pass() -> None:
+    """The worst comes first; tags, links and backticks of a model are shown as what they are."""
     results = (
         CheckResult(name="a", verdict=Verdict.PASS, summary="x | y\n| z |", evidence=("hidden",)),
-        CheckResult(name="b", verdict=Verdict.FAIL, summary="<b>bold</b>", evidence=("```\n# title",)),
+        CheckResult(name="b", verdict=Verdict.FAIL, summary="<b>![x](y)</b>", evidence=("```\n# title",)),
     )
 
     assert results_markdown(results).splitlines() == [
-        "| check | verdict | what was found |",
-        "|---|---|---|",
-        "| b | fail | &lt;b>bold&lt;/b> |",
-        r"| a | pass | x \| y\\n\| z \| |",
+        r"- **fail** b: &lt;b>!\[x](y)&lt;/b>",
+        r"- pass a: x \| y\\n\| z \|",
         "",
         "Evidence of **b**:",
         "",

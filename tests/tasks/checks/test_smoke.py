@@ -94,6 +94,11 @@ def test_nonsense_passes(shared: tuple[ContextEngine, str], engine: ContextEngin
     assert not failed(shared[1])
 
 
+def named(value: Fault | set[str]) -> str:
+    """Return the same name in every process: a set has no order."""
+    return " ".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
 @pytest.mark.parametrize(
     ("fault", "names"),
     [
@@ -110,7 +115,7 @@ def test_nonsense_passes(shared: tuple[ContextEngine, str], engine: ContextEngin
         (Fault.NO_HEADERS, ALL | {"identity"}),
         (Fault.WRONG_HEADERS, ALL | {"identity"}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_is_wrong_is_named(
     shared: tuple[ContextEngine, str], engine: ContextEngine, fault: Fault, names: set[str]
@@ -197,7 +202,7 @@ def test_broken_json_fails(shared: tuple[ContextEngine, str], engine: ContextEng
     assert (result.verdict, result.evidence) == (Verdict.FAIL, (text,))
 
 
-@pytest.mark.parametrize("ignored", [{"stop"}, {"max_tokens", "ignore_eos"}], ids=str)
+@pytest.mark.parametrize("ignored", [{"stop"}, {"max_tokens", "ignore_eos"}], ids=named)
 def test_an_engine_that_ends_where_it_likes_fails(
     shared: tuple[ContextEngine, str], engine: ContextEngine, ignored: set[str]
 ) -> None:

@@ -210,8 +210,15 @@ def test_holes_are_told() -> None:
     seen = receipt([request(0, 1)], PROBE, holes=[HOLE])
 
     assert [(gap.from_s, gap.to_s, gap.moving) for gap in seen.gaps] == [(3, 8, False)]
-    assert sentence(seen).endswith("No probe ran from 3 s to 8 s.")
-    assert "| no probe ran from 3.0 s | to 8.0 s |" in markdown(seen)
+    assert sentence(seen).endswith("No probe ran for 5 s from 3 s after the first request.")
+    assert "| no probe ran from 3 s after the first request | for 5.0 s |" in markdown(seen)
+
+
+def test_a_hole_before_the_first_request_has_no_time_below_zero() -> None:
+    """What no probe saw before anything was asked is told by how long before that was."""
+    seen = receipt([request(20, 21)], PROBE, holes=[HOLE])
+
+    assert sentence(seen).endswith("No probe ran for 5 s from 17 s before the first request.")
 
 
 def test_nobody_was_live() -> None:

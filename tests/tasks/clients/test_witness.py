@@ -264,7 +264,7 @@ def test_a_run_that_died(stage: Stage, across: bool) -> None:
 
     assert check.verdict is (Verdict.INCONCLUSIVE if across else Verdict.PASS), check
     assert [gap.moving for gap in seen.gaps] == [across]
-    assert "No probe ran from" in check.summary
+    assert "No probe ran for" in check.summary
     assert seen.requests == len({request.id for request in stage.lines().requests}) > before
 
 

@@ -1,0 +1,1 @@
+"""What a Prefect server should hold for Slipway, and how that differs from what it holds; free of Prefect."""
