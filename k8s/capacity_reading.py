@@ -70,9 +70,13 @@ def judged(seen: Survey, without: str | None = None) -> Capacity:
 
 
 def surroundings(seen: Survey, without: str | None = None) -> Surroundings:
-    """Return what was seen as amounts; what the release ``without`` holds counts as free."""
+    """Return what was seen as amounts; what the release ``without`` holds counts as free.
+
+    So does the place of a pod that is being deleted: it is gone when its grace is over, and whoever needs it waits
+    until then.
+    """
     freed = [pod for pod in seen.pods or () if without is not None and _is_of(pod, without, seen.namespace)]
-    pods = [pod for pod in seen.pods or () if pod not in freed]
+    pods = [pod for pod in seen.pods or () if pod not in freed and "deletionTimestamp" not in pod["metadata"]]
     return Surroundings(
         nodes=None if seen.nodes is None or seen.pods is None else [_node(node, pods) for node in seen.nodes],
         pools=None if seen.pools is None else [_pool(pool, freed) for pool in seen.pools],

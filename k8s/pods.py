@@ -37,6 +37,8 @@ HEAD_PORTS = {"gcs-server": 6379, "dashboard": DASHBOARD_PORT, "client": 10001, 
 
 RAYLET_ALIVE = {"httpGet": {"path": "/api/local_raylet_healthz", "port": AGENT_PORT}}
 CONTROL_READY = {"httpGet": {"path": "/api/healthz", "port": AGENT_PORT}}
+HEAD_LATE, WORKER_LATE = 10, 2
+"""KubeRay's own probe of a head waits as long: while one is not ready, KubeRay does not ask for its application."""
 PROXY_READY = {"httpGet": {"path": "/-/healthz", "port": SERVE_PORT}}
 
 
@@ -44,7 +46,7 @@ def head_template(workload: Workload) -> Object:
     """Return the pod template of the head, which has no GPU and takes no replica."""
     section = workload.kubernetes
     container = _container(workload, HEAD, HEAD_PORTS, section.head)
-    container |= _probes(CONTROL_READY)
+    container |= _probes(CONTROL_READY, HEAD_LATE)
     spec = _pod(workload, container, section.head, section.head.tolerations)
     spec["automountServiceAccountToken"] = workload.scales  # for KubeRay's autoscaler, which runs beside it
     if workload.gpus:
@@ -56,7 +58,7 @@ def worker_template(workload: Workload) -> Object:
     """Return the pod template of the workers."""
     section = workload.kubernetes
     container = _container(workload, WORKER, WORKER_PORTS, section.worker)
-    container |= _probes(PROXY_READY)
+    container |= _probes(PROXY_READY, WORKER_LATE)
     _add_devices(workload, container["resources"])
     tolerations = section.worker.tolerations + (section.gpu_tolerations if workload.gpus else ())
     spec = _pod(workload, container, section.worker, tolerations)
@@ -149,8 +151,8 @@ def _add_devices(workload: Workload, resources: dict[str, Any]) -> None:
             side[GPU] = str(workload.pod_gpus)
 
 
-def _probes(ready: Object) -> Object:
-    """Return the three probes.
+def _probes(ready: Object, late: int) -> Object:
+    """Return the three probes; a pod is out of service when it was not ready ``late`` times in a row.
 
     Ray itself may take ten minutes to start on a cold disk.  Liveness is patient, because a busy node answers late
     and a pod that is restarted loads for minutes.
@@ -163,7 +165,7 @@ def _probes(ready: Object) -> Object:
             "failureThreshold": 120,
         },
         "livenessProbe": {**RAYLET_ALIVE, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 12},
-        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2},
+        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": late},
     }
 
 

@@ -19,6 +19,8 @@ MOST_TEXT = 256
 """Characters of foreign text in a sentence."""
 IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 UNMAKEABLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+GUESS = "This may be caused by"
+"""How Serve goes on about a start that takes more than 30 s, as that of a model does."""
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 INSUFFICIENT = re.compile(r"Insufficient ([\w./-]*\w)")
 
@@ -199,7 +201,8 @@ def _containers(parts: Parts) -> Iterable[tuple[str, Object]]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
-    return _short(lines[-1]) if lines else ""
+    telling = [line for line in lines if not line.startswith(GUESS)]
+    return _short(telling[-1]) if telling else ""
 
 
 def _short(text: object) -> str:

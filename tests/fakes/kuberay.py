@@ -76,6 +76,8 @@ class ReleaseRun:
 class KubeRay(Orders):
     """The double; takes the fields of ``Orders`` as keywords, and plays from ``with`` on."""
 
+    _kinds = KINDS
+
     def __init__(self, plane: ControlPlane, namespace: str, *, resync_s: float = 0.5, **orders: Any) -> None:
         super().__init__(network=plane.pods, **orders)
         self.namespace = namespace
@@ -175,32 +177,42 @@ class KubeRay(Orders):
     async def _begin(self) -> None:
         config = self._plane.kubeconfig(OPERATOR, self.namespace).read_text(encoding="utf-8")
         self._server = ApiServer(read_kubeconfig(config), self.namespace)
-        self._caches = caches = {kind: Cache(self._server, kind, self._resync_s) for kind in KINDS}
+        self._caches = caches = {kind: Cache(self._server, kind, self._resync_s) for kind in self._kinds}
         services, pods, slices = caches[client.SERVICE], caches[client.POD], caches[client.SLICE]
         ray_services, clusters = caches[client.RAY_SERVICE], caches[client.RAY_CLUSTER]
-        self._kubelet = Kubelet(self._server, pods, self)
-        self._clusters = Clusters(self._server, clusters, pods, services, self)
+        self._clusters = self._make_clusters(clusters, pods, services)
         self._operator = Operator(self._server, ray_services, clusters, pods, services, slices, self)
+        await self._begin_nodes()
+        self._watching = [asyncio.create_task(cache.run()) for cache in caches.values()]
+        await asyncio.gather(*(cache.is_filled.wait() for cache in caches.values()))
+
+    def _make_clusters(self, clusters: Cache, pods: Cache, services: Cache) -> Clusters:
+        return Clusters(self._server, clusters, pods, services, self)
+
+    async def _begin_nodes(self) -> None:
+        """Let play what is not the operator."""
+        caches = self._caches
+        services, pods, slices = caches[client.SERVICE], caches[client.POD], caches[client.SLICE]
+        self._kubelet = Kubelet(self._server, pods, self)
         self._slices = Slices(self._server, services, pods, slices, self)
         self._owners = Owners(self._server, caches, self)
         self._quotas = Quotas(self._server, caches[client.QUOTA], pods, self)
         self._proxy = KubeProxy(services, slices, self)
         self._gateway = Gateway(self._server, caches[client.ROUTE], self._proxy, self)
         await self._gateway.start()
-        self._watching = [asyncio.create_task(cache.run()) for cache in caches.values()]
-        await asyncio.gather(*(cache.is_filled.wait() for cache in caches.values()))
 
-    def _workers(self) -> list[Any]:
-        parts = (self._operator, self._clusters, self._slices, self._quotas, self._gateway)
-        return [part.worker for part in parts]
-
-    async def _end(self) -> None:
-        for worker in self._workers():
-            await worker.stop()
+    async def _end_nodes(self) -> None:
+        for part in (self._slices, self._quotas, self._gateway):
+            await part.worker.stop()
         await self._kubelet.stop()
         await self._gateway.stop()
         await self._proxy.stop()
         await self._owners.worker.stop()
+
+    async def _end(self) -> None:
+        for part in (self._operator, self._clusters):
+            await part.worker.stop()
+        await self._end_nodes()
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)

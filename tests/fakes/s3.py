@@ -31,8 +31,8 @@ _LISTENERS = ("master", "volume", "filer", "s3", "admin")
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[StoreSettings]:
-    """Run the server until the block is left; yields the settings of its one bucket."""
+def seaweed(folder: Path, host: str = ports.HOST) -> Iterator[StoreSettings]:
+    """Run the server on an address until the block is left; yields the settings of its one bucket."""
     keys = {"accessKey": _ACCESS_KEY, "secretKey": _SECRET_KEY}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config = folder / "s3.json"
@@ -44,10 +44,10 @@ def seaweed(folder: Path) -> Iterator[StoreSettings]:
             taken.add(port)
             flags.append(f"-{name}={port}")
             if name == "s3.port":
-                endpoint = f"http://{ports.HOST}:{port}"
+                endpoint = f"http://{host}:{port}"
     command = [
         str(Path(sysconfig.get_path("scripts")) / "weed"), "mini", f"-dir={folder}", *flags, f"-bucket={BUCKET}",
-        f"-ip={ports.HOST}", f"-ip.bind={ports.HOST}", f"-s3.config={config}", "-s3.autoCreateBucket=false",
+        f"-ip={host}", f"-ip.bind={host}", f"-s3.config={config}", "-s3.autoCreateBucket=false",
         "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
     settings = StoreSettings(

@@ -75,6 +75,15 @@ def test_what_pods_hold_is_not_free() -> None:
     assert (False, True) == (judged(here).enough, judged(here, "chat-r1").enough)
 
 
+def test_a_pod_on_its_way_out_leaves_its_node() -> None:
+    """Its grace lasts minutes, in which the next release may start and wait for the place."""
+    leaving = a_pod(cpu="2", gpus="4")
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-22T01:09:00Z"
+    here = seen(nodes=(a_node(cpu="8", gpus="4"),), pods=(leaving,))
+
+    assert judged(here).enough is True
+
+
 def test_quotas_and_limits_are_freed_too() -> None:
     """By what the pods of the release that would go count for."""
     here = seen(pods=(a_pod(cpu="2", gpus="3"),), pools=(a_pool(gpus="12"),), quotas=(a_quota(),))

@@ -28,6 +28,13 @@ def state(objects: Objects) -> ReleaseState:
     [
         ("created", (), Health.STARTING, "no application runs yet"),
         ("deploying", (), Health.STARTING, "its application app is DEPLOYING: RuntimeError: model load failed"),
+        (
+            "slow",
+            (),
+            Health.STARTING,
+            "its application chat-r1 is DEPLOYING: Deployment 'engine' in application 'chat-r1' has 1 replicas that "
+            "have taken more than 30s to initialize.",
+        ),
         ("promoted", (), Health.STARTING, "0 of 2 pods take requests"),
         ("one-endpoint", (HEAD,), Health.STARTING, "1 of 2 pods take requests"),
         ("two-endpoints", BOTH, Health.HEALTHY, ""),
@@ -99,6 +106,17 @@ def test_a_live_release_that_loses_a_pod_for_a_moment_is_healthy_and_says_so() -
     told = state(shown(a_release(recorded("two-endpoints"), marks=used()), ready=(HEAD,), live=NAME))
 
     assert ReleaseState(Health.HEALTHY, live=True, share=100, message="1 of 2 pods take requests") == told
+
+
+def test_a_release_whose_head_is_late_to_answer_a_probe_is_not_done_for() -> None:
+    """KubeRay asks no dashboard then and forgets the applications: a live one goes on, a candidate is waited for."""
+    status = recorded("head-not-ready")
+
+    live = state(shown(a_release(status, marks=used()), ready=(WORKER,), live=NAME))
+    candidate = state(shown(a_release(status), ready=(WORKER,)))
+
+    assert (Health.HEALTHY, "no application runs yet") == (live.health, live.message)
+    assert (Health.STARTING, "no application runs yet") == (candidate.health, candidate.message)
 
 
 def test_a_live_release_whose_own_address_was_deleted_is_healthy() -> None:

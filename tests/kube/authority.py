@@ -9,11 +9,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+SERVER = "kube-apiserver"
+"""Whom the server's certificate names, where the API server is a client, too."""
 _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
-def write(folder: Path) -> None:
-    """Write ``ca.crt``, ``server.crt`` and ``server.key`` for 127.0.0.1, and ``accounts.key`` to sign tokens with."""
+def write(folder: Path, *addresses: str) -> None:
+    """Write ``ca.crt``, ``server.crt`` and ``server.key`` for addresses, and ``accounts.key`` to sign tokens with."""
     root, server, accounts = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     authority = (
         _certificate("tests of slipway", "tests of slipway", root.public_key())
@@ -21,12 +23,13 @@ def write(folder: Path) -> None:
         .add_extension(_usage(signs=True), critical=True)
         .sign(root, hashes.SHA256())
     )
-    addresses = [x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")), *map(x509.DNSName, _NAMES)]
+    places = [x509.IPAddress(ipaddress.IPv4Address(one)) for one in addresses]
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key())
     leaf = (
-        _certificate("kube-apiserver", "tests of slipway", server.public_key())
-        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        _certificate(SERVER, "tests of slipway", server.public_key())
+        .add_extension(x509.SubjectAlternativeName([*places, *map(x509.DNSName, _NAMES)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(issuer, critical=False)
         .sign(root, hashes.SHA256())

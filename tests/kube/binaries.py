@@ -1,4 +1,4 @@
-"""The programs of a control plane: those of this machine, or built once from pinned source.
+"""The programs of a control plane and of a whole cluster: those of this machine, or built once from pinned source.
 
     apiserver = find("kube-apiserver")
 
@@ -49,7 +49,13 @@ SOURCES = {
     "kube-apiserver": Source("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", (1, 33), "k8s.io/kubernetes"),
     # With etcd 3.4 a watch without a resource version is answered "Too large resource version".
     "etcd": Source("etcd", ".", (3, 5), "go.etcd.io/etcd/server/v3"),
+    **{
+        name: Source("kubernetes", f"k8s.io/kubernetes/cmd/{name}", (1, 33), "k8s.io/kubernetes")
+        for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+    },
+    "coredns": Source("coredns", ".", (1, 11), "github.com/coredns/coredns"),
 }
+CONTROL_PLANE = ("kube-apiserver", "etcd")
 
 
 def cache() -> Path:
@@ -60,11 +66,6 @@ def cache() -> Path:
 def find(name: str) -> Path:
     """Return the program, built if need be; raises ``MissingProgram`` and ``BuildFailed``."""
     return _installed(name) or _built(name)
-
-
-def is_here(name: str) -> bool:
-    """Say whether ``find`` would return the program without building it."""
-    return _installed(name) is not None or _place(name).exists()
 
 
 def _installed(name: str) -> Path | None:
@@ -165,9 +166,9 @@ def say(sentence: str) -> None:
 
 
 def main() -> int:
-    """Find or build every program; return the exit status."""
+    """Find or build what most tests need, the control plane; return the exit status."""
     try:
-        for name in SOURCES:
+        for name in CONTROL_PLANE:
             sys.stdout.write(f"{name}: {find(name)}\n")
     except (MissingProgram, BuildFailed) as error:
         say(str(error))

@@ -20,7 +20,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +36,7 @@ ADMIN, OPERATOR, STRANGER = "admin", "ray-operator", "stranger"
 
 ACCOUNT = "system:serviceaccount:"
 START_DEADLINE_S = 90.0
+Command = list[str | Path]
 _POLL_S = 0.05
 _TOKEN_S = 24 * 3600
 _CLAIM_PORT = 19999
@@ -44,16 +45,20 @@ _CLAIM_PORT = 19999
 class ControlPlane:
     """A running control plane; ``admin`` is an HTTP client of it that may do everything, for any thread."""
 
+    host = ports.HOST
+    """Where the API server listens."""
+    groups: Mapping[str, tuple[str, ...]] = {ADMIN: ("system:masters",), OPERATOR: (), STRANGER: ()}
+    """The groups of every user with a token of its own."""
+
     def __init__(self, folder: Path) -> None:
         """Start it, with its state in ``folder``; raises ``MissingProgram`` where it cannot be had."""
         self._programs = find("etcd"), find("kube-apiserver")
         self._folder = folder
-        self._claim, network = _claim_network()
-        self.services, self.pods = network.subnets()
+        self._claim, self.services, self.pods = self._networks()
         self._etcd_ports = etcd, peer = ports.choose(), ports.choose()
         self.port = ports.choose(taken={etcd, peer})
-        self.url = f"https://{ports.HOST}:{self.port}"
-        self._tokens = {name: secrets.token_hex(16) for name in (ADMIN, OPERATOR, STRANGER)}
+        self.url = f"https://{self.host}:{self.port}"
+        self._tokens = {name: secrets.token_hex(16) for name in self.groups}
         self._write_files()
         self.audit = audit.Audit(folder / "audit.log")
         self.trust = ssl.create_default_context(cafile=folder / "ca.crt")
@@ -165,20 +170,24 @@ class ControlPlane:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens[ADMIN]}"}
 
-    def _run(self, command: list[str | Path], name: str) -> "subprocess.Popen[bytes]":
+    def _networks(self) -> tuple[socket.socket, ipaddress.IPv4Network, ipaddress.IPv4Network]:
+        """Return what holds the networks until it is closed, that of Services and that of pods."""
+        claim, network = _claim_network()
+        return (claim, *network.subnets())
+
+    def _run(self, command: Command, name: str) -> "subprocess.Popen[bytes]":
         return self._starter.submit(processes.start, command, self._folder / f"{name}.log").result()
 
     def _last_words(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
     def _write_files(self) -> None:
-        authority.write(self._folder)
+        authority.write(self._folder, self.host, str(self.services[1]))
         (self._folder / "audit.yaml").write_text(audit.POLICY)
-        users = [f"{token},{name},{name}" for name, token in self._tokens.items()]
-        users[0] += ",system:masters"
+        users = [f'{token},{name},{name},"{",".join(self.groups[name])}"' for name, token in self._tokens.items()]
         (self._folder / "tokens.csv").write_text("\n".join(users))
 
-    def _etcd_command(self) -> list[str | Path]:
+    def _etcd_command(self) -> Command:
         client, peer = (f"http://{ports.HOST}:{port}" for port in self._etcd_ports)
         return [
             self._programs[0], f"--data-dir={self._folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn",
@@ -186,20 +195,27 @@ class ControlPlane:
             f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
         ]  # fmt: skip
 
-    def _apiserver_command(self) -> list[str | Path]:
+    def _apiserver_command(self) -> Command:
         at = self._folder
         return [
             self._programs[1], f"--etcd-servers=http://{ports.HOST}:{self._etcd_ports[0]}",
-            f"--bind-address={ports.HOST}", f"--secure-port={self.port}", f"--advertise-address={ports.HOST}",
-            "--endpoint-reconciler-type=none", f"--service-cluster-ip-range={self.services}",
+            f"--bind-address={self.host}", f"--secure-port={self.port}", f"--advertise-address={self.host}",
+            f"--service-cluster-ip-range={self.services}",
             f"--tls-cert-file={at / 'server.crt'}", f"--tls-private-key-file={at / 'server.key'}",
-            f"--token-auth-file={at / 'tokens.csv'}", "--authorization-mode=RBAC", "--anonymous-auth=false",
+            f"--token-auth-file={at / 'tokens.csv'}", "--anonymous-auth=false",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={at / 'accounts.key'}",
             f"--service-account-signing-key-file={at / 'accounts.key'}",
-            "--disable-admission-plugins=ServiceAccount", "--allow-privileged=true",
+            "--allow-privileged=true",
             f"--audit-log-path={at / 'audit.log'}", f"--audit-policy-file={at / 'audit.yaml'}",
-            "--audit-log-maxsize=0",
+            "--audit-log-maxsize=0", *self._flags(),
+        ]  # fmt: skip
+
+    def _flags(self) -> Command:
+        """Return what of the API server is so because nothing else runs."""
+        return [
+            "--authorization-mode=RBAC", "--endpoint-reconciler-type=none",
+            "--disable-admission-plugins=ServiceAccount",
         ]  # fmt: skip
 
 

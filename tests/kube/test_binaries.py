@@ -79,3 +79,14 @@ def test_a_failed_build_says_why_and_leaves_nothing(program: Program) -> None:
         find("kube-apiserver")
 
     assert [path.name for path in binaries.cache().rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_ahead_of_the_tests_only_the_control_plane_is_built(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest of a cluster is for those who bring one up."""
+    program("go", 'while [ "$1" != -o ]; do shift; done; echo built > "$2"')
+
+    assert 0 == binaries.main()
+
+    assert ["kube-apiserver", "etcd"] == [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
