@@ -137,7 +137,7 @@ def test_an_end_is_told_once_with_its_reason_and_the_page_of_its_run(stage: Stag
 
 def test_a_question_is_told_and_only_a_name_can_answer_it(stage: Stage, receiver: Receiver) -> None:
     """The form is refused without one, the run stays paused, and the name that is given is in the record."""
-    tells(stage, "custom-webhook/ops", spec="policy: approve\n")
+    tells(stage, "custom-webhook/ops", spec="policy: approve\napproval: {timeout: 60}\n")
     stage.publish(1)
 
     def answer() -> list[str]:

@@ -50,6 +50,7 @@ def called_off(orchestra: Orchestra) -> None:
 def test_crowds_of_calls_make_one_run(orchestra: Orchestra) -> None:
     """100 times the same commit: one run, for ever.  100 commits of two services: one run waits for each."""
     (orchestra.stage.folder / "other.yaml").write_text("service: other\nmodel: acme/tiny\n")
+    orchestra.do("tasks.deploying")
     try:
         with receiving(orchestra) as receiver:
             identical = receiver.call(*[payload(sha(1))] * 100)
