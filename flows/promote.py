@@ -17,7 +17,7 @@ def promote(service: Service, release: Release, reason: Reason = "", actor: Acto
 
     Args:
         service: The service to give the release to, by its name.
-        release: One that has been live before, by its name; `slipway history` and the report of a release list them.
+        release: One that has been live before, by its name, as the list of runs and `slipway history` tell.
         reason: Why; kept in the record and shown in the report.
         actor: Who asks; kept in the record and shown in the report.
 

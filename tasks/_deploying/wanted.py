@@ -113,7 +113,7 @@ def _deployments(
 
 def _of_service(name: str, fields: dict[str, Any], spec: ServiceSpec, cron: str) -> Thing:
     """Return the deployment of one service, on its schedule."""
-    schedule = {"slug": "spec", "cron": cron, "timezone": spec.schedules.timezone}
+    schedule = {"slug": None, "cron": cron, "timezone": spec.schedules.timezone}
     first, *_ = fields["description"].split("\n")
     own = {
         "description": f"{first}\n\nOf the service {spec.service}, by the schedule in its spec.",

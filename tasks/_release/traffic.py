@@ -63,7 +63,7 @@ def bake(world: World, progress: Progress, _record: ServiceRecord) -> StepResult
             break
     if check is None:
         raise CandidateFailed(f"{release.name} was not looked at once during its bake.")
-    return StepResult(f"looked at {looks} times", (check,))
+    return StepResult(f"looks at it: {looks}", (check,))
 
 
 def move_back(

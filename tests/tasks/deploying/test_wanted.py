@@ -41,7 +41,7 @@ def test_a_service_with_a_schedule_has_a_deployment_of_its_own() -> None:
 
     assert {"slipway", "releases", "refresh/refresh", "refresh/s0"} == set(made)
     own = made["refresh/s0"].fields
-    assert [{"slug": "spec", "cron": "0 3 * * *", "timezone": "Europe/Berlin"}] == own["schedules"]
+    assert [{"slug": None, "cron": "0 3 * * *", "timezone": "Europe/Berlin"}] == own["schedules"]
     assert {"service": "s0"} == own["parameters"]
     assert ["s0", "slipway", "watching"] == own["tags"]
     assert "Releases what is new.\n\nOf the service s0, by the schedule in its spec." == own["description"]
