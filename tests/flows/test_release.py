@@ -11,6 +11,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ParameterTypeError
 
 from flows.check_live import check_live
 from flows.drill import drill
@@ -26,10 +27,10 @@ from tasks._release.engine import Engine
 from tasks._release.machine import PLANS
 from tasks._release.wishes import to_release, to_roll_back
 from tasks._release.world import open_world
-from tasks.errors import BadInput, NotFound
+from tasks.errors import NotFound
 from tasks.following import Follower
 from tasks.records import Approval, Kind, ServiceRecord, StepName
-from tasks.releasing import resolve
+from tasks.releasing import _resolve
 from tasks.runs import read_run, start_run
 from tasks.settings import Settings, StoreSettings, read_settings
 from tests.fakes.s3 import seaweed
@@ -133,7 +134,7 @@ def left_by_a_dead_run() -> None:
     """Have a run ask for the release of what ``main`` means, and die before its first step."""
     settings = read_settings()
     with open_world(settings) as world:
-        engine, wanted = Engine(world, "chat", run="dead"), resolve.fn(world, settings, "chat", None, None, None)
+        engine, wanted = Engine(world, "chat", run="dead"), _resolve.fn(world, settings, "chat", None, None, None)
         engine.ask(to_release(wanted, run="dead", actor="", reason="older", at=world.clock.now()))
         with pytest.raises(DiedError):
             engine.carry("dead", die)
@@ -272,7 +273,7 @@ def test_a_person_approves(stage: Stage, where: str) -> None:
     ("parameters", "error"),
     [
         pytest.param({"ref": "nope"}, NotFound, id="ref"),
-        pytest.param({"model": "no-slash"}, BadInput, id="model"),
+        pytest.param({"model": "no-slash"}, ParameterTypeError, id="model"),
     ],
 )
 def test_a_wish_that_makes_no_sense_touches_nothing(

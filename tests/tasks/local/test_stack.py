@@ -136,7 +136,6 @@ def test_an_interrupted_up_leaves_nothing(home: Path, number: signal.Signals, ne
         deadline = time.monotonic() + 60
         while set(pids(home)) < {"s3", "hub", "prefect", "ray"} and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(1)
         starter.send_signal(number)
         assert starter.wait(60) != 0
     if needs_down:

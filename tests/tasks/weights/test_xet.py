@@ -453,7 +453,7 @@ def test_an_interrupt_ends_a_process_that_waits(cas: Cas, hub: str, name: str) -
         _, errors = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
     assert time.monotonic() - begun < xet.SILENCE_S / 2
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
