@@ -155,10 +155,10 @@ class XetDownloads:
 
         One wait that has to end ends those of other streams as well, and they are taken up again like any other.
         """
-        job = thread.submit(call)
         try:
+            job = thread.submit(call)
             error = job.exception(PIECE_S)
-        except BaseException as ended:  # a person's interrupt, or nothing came in time
+        except BaseException as ended:  # a person's interrupt, at any moment since it began, or nothing came in time
             self.stop()
             if not isinstance(ended, TimeoutError):
                 raise
