@@ -38,8 +38,8 @@ down: controller ## stop it; data stays under .slipway
 demo: install    ## watch three releases of one service; KEEP=1 leaves the stack up
 	$(BIN)/slipway demo $(if $(filter 1,$(KEEP)),--keep)
 
-test: install    ## every test, the slow ones too
-	$(BIN)/python -m pytest
+test: install    ## every test, the slow ones too, two files at a time: most of them wait
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-k8s: install ## only the tests of the KubeRay target, on a real API server; the first time builds it
 	$(BIN)/python -m tests.kube.binaries
