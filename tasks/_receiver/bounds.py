@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tasks.errors import MachineError
+from tasks._listening import bind
 
 MESSAGE_S = 15.0
 """Seconds from one whole request to the next, or from the connection to the first."""
@@ -145,7 +145,12 @@ class ReceiverServer(uvicorn.Server):
         self, application: ASGIApp, host: str, port: int, bounds: Bounds, on_ready: Callable[[str], None]
     ) -> None:
         self._on_ready = on_ready
-        self._bound = _bind(host, port)
+        self._bound = bind(
+            host,
+            port,
+            who="The receiver",
+            remedy="Set SLIPWAY_RECEIVER__PORT to another port, or to 0 for a free one.",
+        )
         named = f"[{host}]" if ":" in host else host
         self._address = f"http://{named}:{self._bound.getsockname()[1]}"
         config = uvicorn.Config(
@@ -175,19 +180,3 @@ class ReceiverServer(uvicorn.Server):
     def handle_exit(self, _sig: int, _frame: object) -> None:
         """End the loop; uvicorn's own handler would raise the signal again and spoil the exit status."""
         self.should_exit = True
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio turns Nagle's algorithm off only for a socket that names it.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise MachineError(
-            f"The receiver cannot listen on {host}:{port}: {error.strerror}.",
-            remedy="Set SLIPWAY_RECEIVER__PORT to another port, or to 0 for a free one.",
-        ) from error
-    return bound

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.images import BUSYBOX
-from tests.kube.binaries import SOURCES, BuildFailed, MissingProgram, find, say
+from tests.kube.binaries import SOURCES, report, say
 
 PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 """Where distributions, and where others, put the programs that connect pods."""
@@ -63,13 +63,7 @@ def main() -> int:
     if why := lacking():
         say(why)
         return 0
-    try:
-        for name in SOURCES:
-            sys.stdout.write(f"{name}: {find(name)}\n")
-    except (MissingProgram, BuildFailed) as error:
-        say(str(error))
-        return 9
-    return 0
+    return report(SOURCES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,10 +33,9 @@ from tasks._release.wishes import to_release, wanted
 from tasks._release.world import open_world
 from tasks._spec_file import load_spec
 from tasks.notifying import teller
-from tasks.settings import StoreSettings, read_settings
+from tasks.settings import read_settings
 from tests.fakes.asgi import serving
-from tests.fakes.s3 import seaweed
-from tests.flows.stage import SPEC, Stage, staged
+from tests.flows.stage import SPEC, Stage
 
 DEADLINE_S = 60.0
 KEY = "canary-of-the-receiver"
@@ -72,22 +70,6 @@ class Receiver:
     def told(self, name: str) -> list[str]:
         """Return the subjects that came there."""
         return [str(body.get("subject") or body.get("title")) for where, body in list(self.came) if where == name]
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
-    """Run an S3 server for this module."""
-    with seaweed(tmp_path_factory.mktemp("seaweed")) as settings:
-        yield settings
-
-
-@pytest.fixture
-def stage(prefect_api: str, s3: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """Set the stage and point the settings at it."""
-    with staged(tmp_path, s3, prefect_api) as (shown, variables):
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield shown
 
 
 @pytest.fixture

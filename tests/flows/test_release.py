@@ -1,9 +1,7 @@
 """The flow ``release`` as Prefect runs it: states, names and artifacts, on a small cluster and real S3 and Hub."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -32,9 +30,8 @@ from tasks.following import Follower
 from tasks.records import Approval, Kind, ServiceRecord, StepName
 from tasks.releasing import _resolve
 from tasks.runs import read_run, start_run
-from tasks.settings import Settings, StoreSettings, read_settings
-from tests.fakes.s3 import seaweed
-from tests.flows.stage import SPEC, Stage, staged
+from tasks.settings import Settings, read_settings
+from tests.flows.stage import SPEC, Stage
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,22 +39,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
-    """Run an S3 server for this module."""
-    with seaweed(tmp_path_factory.mktemp("seaweed")) as settings:
-        yield settings
-
-
-@pytest.fixture
-def stage(prefect_api: str, s3: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """Set the stage and point the settings at it."""
-    with staged(tmp_path, s3, prefect_api) as (shown, variables):
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield shown
 
 
 def release(**parameters: Any) -> State[Any]:

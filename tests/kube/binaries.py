@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,15 +165,20 @@ def say(sentence: str) -> None:
     (sys.__stderr__ or sys.stderr).write(sentence + "\n")
 
 
-def main() -> int:
-    """Find or build what most tests need, the control plane; return the exit status."""
+def report(names: Iterable[str]) -> int:
+    """Find or build programs, print where they are, and return the exit status."""
     try:
-        for name in CONTROL_PLANE:
+        for name in names:
             sys.stdout.write(f"{name}: {find(name)}\n")
     except (MissingProgram, BuildFailed) as error:
         say(str(error))
         return 9
     return 0
+
+
+def main() -> int:
+    """Find or build what most tests need, the control plane; return the exit status."""
+    return report(CONTROL_PLANE)
 
 
 if __name__ == "__main__":

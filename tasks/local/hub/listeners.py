@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tasks._listening import bind
 from tasks.errors import MachineError
 from tasks.local.hub.access import AccessTokens, SignedLinks
 from tasks.local.hub.application import Hub
@@ -91,18 +92,7 @@ class _ByListener:
 
 
 def _bind(port: int) -> socket.socket:
-    # The protocol is named because asyncio turns Nagle's algorithm off only for a socket that names it.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((LOOPBACK, port))
-    except OSError as error:
-        bound.close()
-        raise MachineError(
-            f"The Hub cannot listen on {LOOPBACK}:{port}: {error.strerror}.",
-            remedy="Choose another port, or 0 for a free one.",
-        ) from error
-    return bound
+    return bind(LOOPBACK, port, who="The Hub", remedy="Choose another port, or 0 for a free one.")
 
 
 def _port(bound: socket.socket) -> int:
